@@ -1,0 +1,1 @@
+"""Behavioural regression tests of transformer circuits."""

@@ -1,0 +1,1 @@
+"""A model run with parts replaced: which value, where, over which prompts."""

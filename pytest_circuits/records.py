@@ -1,0 +1,161 @@
+"""The frozen values that flow through the house: Component, Measured, Record, Result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
+    PerPrompt = Float[np.ndarray, "prompts"]
+
+
+class Verdict(StrEnum):
+    """What a claim, a check or a run comes to; a run is its worst check, in the order of `SEVERITY`."""
+
+    PASS = "pass"
+    INCONCLUSIVE = "inconclusive"
+    NOT_EVALUATED = "not-evaluated"
+    DRIFT = "drift"
+    ERROR = "error"
+
+
+SEVERITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.NOT_EVALUATED, Verdict.DRIFT, Verdict.ERROR)
+
+
+def worst(verdicts: list[Verdict]) -> Verdict:
+    """Return the most severe verdict; nothing at all is an error, because what did not run is never green."""
+    return max(verdicts, key=SEVERITY.index, default=Verdict.ERROR)
+
+
+class Reading(Protocol):
+    """Per-prompt numbers of one circuit on one checkpoint: measured now when asked for, or read from a baseline.
+
+    Every array has shape (prompts,) and holds the spec's metric in its own unit, oriented so that more is better.
+    A part that a baseline lacks raises BaselineError; one that cannot be measured raises MeasurementError.
+    """
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The stratum of each prompt, of length prompts."""
+
+    @property
+    def clean(self) -> PerPrompt:
+        """c: the metric of the clean run."""
+
+    @property
+    def corrupt(self) -> PerPrompt:
+        """x: the metric of the corrupt run."""
+
+    @property
+    def clean_logit_diff(self) -> PerPrompt:
+        """Answer minus foil on the clean prompt, in logits, whatever the metric is."""
+
+    @property
+    def circuit(self) -> PerPrompt:
+        """k: everything outside the circuit takes its ablated value."""
+
+    @property
+    def knockout(self) -> PerPrompt:
+        """o: the circuit takes its ablated value."""
+
+    @property
+    def floor(self) -> PerPrompt:
+        """f: the empty circuit, or the corrupt run."""
+
+    @property
+    def heads(self) -> Mapping[str, PerPrompt]:
+        """h: one head out, for every head of the model, by its name `L2H0`."""
+
+    @property
+    def attention(self) -> Mapping[str, PerPrompt]:
+        """Attention from the answer position to the flipped slot, for each head with the role number_mover."""
+
+    @property
+    def successor(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        """For each head with the role successor: task -> (tokens whose argmax is the successor, tokens)."""
+
+    @property
+    def noise(self) -> float:
+        """The instrument's noise in the metric's unit: the largest change of a value by another batch size."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A `Reading` whose parts are all at hand, as a baseline stores them."""
+
+    templates: tuple[str, ...]
+    clean: PerPrompt
+    corrupt: PerPrompt
+    clean_logit_diff: PerPrompt
+    circuit: PerPrompt
+    knockout: PerPrompt
+    floor: PerPrompt
+    heads: Mapping[str, PerPrompt]
+    attention: Mapping[str, PerPrompt]
+    successor: Mapping[str, Mapping[str, tuple[int, int]]]
+    noise: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One reading of a claim: the numbers that decided, as plain builtins.
+
+    `value` is what was observed and `reference` what it is compared with, both in `unit`; `drift` is their signed
+    difference. `interval` is the drift's where there is one, else the value's. What is undefined is None, never 0.
+    """
+
+    circuit: str
+    checkpoint: str
+    check: str
+    claim: str
+    component: str | None
+    verdict: Verdict
+    value: float | None
+    reference: float | None
+    drift: float | None
+    interval: tuple[float, float] | None
+    limit: float | None
+    unit: str
+    prompts: int
+    templates: int
+    message: str
+    line: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as the result file holds it: plain builtins."""
+        plain = dict(self.__dict__)
+        plain["verdict"] = str(self.verdict)
+        plain["interval"] = None if self.interval is None else list(self.interval)
+        return plain
+
+
+@dataclass(frozen=True)
+class HeadEffect:
+    """A head's strength and share, beside the reference's, pooled; shares per template. None where undefined."""
+
+    strength: float | None
+    share: float | None
+    reference_strength: float | None
+    reference_share: float | None
+    templates: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A check of a circuit on a checkpoint: its records, worst first, and what a person should read."""
+
+    circuit: str
+    checkpoint: str
+    check: str
+    verdict: Verdict
+    records: tuple[Record, ...]
+    headline: str
+    details: tuple[str, ...]
+    warnings: tuple[str, ...]
+    heads: Mapping[str, HeadEffect]
+    line: int

@@ -1,0 +1,40 @@
+"""The number mover: a head that carries the flipped slot's class to the answer position.
+
+Score = min(share of the effect, mean attention from the answer position to the flipped slot), clipped at 0. Attention
+alone says where a head looks and not what it writes: an idle head can look at the subject all the time. A share alone
+does not say where the effect comes from. The share is the gate's matter; this module reads the attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ..errors import PromptError
+from ..spec.components import Head
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
+    from ..engine.runs import Runs
+    from ..prompts.encode import Encoded
+
+
+def attention_to_flipped_slot(runs: Runs, heads: Collection[Head]) -> dict[Head, Float[np.ndarray, "prompts"]]:
+    """Return each head's attention from the answer position to the tokens of the flipped slot, on clean prompts.
+
+    Raises:
+        PromptError: a prompt has no flipped slot, as in a file that names none.
+    """
+    return runs.attention(heads, _flipped)
+
+
+def _flipped(encoded: Encoded) -> tuple[int, ...]:
+    positions = encoded.spans.get(encoded.pair.flip or "", ())
+    if not positions:
+        raise PromptError(
+            f"the role number_mover needs a flipped slot, found none in {encoded.pair.clean!r}.\n"
+            "  It asks how much of the attention goes there. Use templates with `flip`, or drop the role."
+        )
+    return positions

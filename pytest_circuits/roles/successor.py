@@ -1,0 +1,130 @@
+"""The successor head: one that maps a member of an ordered sequence to the next (Gould et al., arXiv 2312.09230).
+
+Score = the share of a task's tokens t whose argmax over the task's tokens of
+
+    W_U  LN_f( W_OV^h  LN_l( MLP_0(LN_0(W_E[t])) ) )
+
+is the successor of t. MLP_0 is the first stage that Gould et al. found: it turns a token into its index in the sequence.
+They fold the norms away; here the model's own norms are applied, so that a scale the model learned is not lost. W_OV is
+W_V W_O without its biases, which are the same for every token. Weekdays and months wrap; the last of the others has no
+successor and is left out. The score comes from weights alone, so it has no sampling error; its step is 1/n tokens.
+
+The control is a random permutation of the answers: a head that scores there does not know the order. Typical values:
+0.87 to 0.9 for the best head of GPT-2 small and Pythia-1.4B, near 0.03 for most heads (arXiv 2312.09230, 2311.04131).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.model import BoundModel
+from ..checkpoints.selfcheck import output_weight
+from ..errors import PromptError
+from ..spec.components import Head
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+ONES = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+DAYS = "monday tuesday wednesday thursday friday saturday sunday"
+MONTHS = "january february march april may june july august september october november december"
+
+
+@dataclass(frozen=True)
+class Task:
+    """An ordered sequence of words; in a cyclic one the first follows the last."""
+
+    words: tuple[str, ...]
+    cyclic: bool = False
+
+
+TASKS: Mapping[str, Task] = {
+    "numerals": Task(tuple(str(n) for n in range(1, 201))),
+    "number words": Task((*ONES.split(), "eighteen", "nineteen", "twenty")),
+    "ordinals": Task(tuple(ORDINALS.split())),
+    "weekdays": Task(tuple(DAYS.split()), cyclic=True),
+    "months": Task(tuple(MONTHS.split()), cyclic=True),
+    "letters": Task(tuple("abcdefghijklmnopqrstuvwxyz")),
+}
+LEAST = 5
+"""A task of which the tokenizer has fewer steps as single tokens is not scored."""
+
+
+def successor_scores(model: BoundModel, heads: Sequence[Head]) -> dict[Head, dict[str, tuple[int, int]]]:
+    """Return for each head and task (tokens whose argmax is the successor, tokens asked).
+
+    Raises:
+        PromptError: the tokenizer has no task's words as single tokens.
+    """
+    tasks = {name: steps for name, task in TASKS.items() if len(steps := _steps(model.tokenizer, task)) >= LEAST}
+    if not tasks:
+        raise PromptError(
+            f"the role successor needs sequence words that are single tokens of {model.name!r}, found none.\n"
+            f"  Tried: {', '.join(TASKS)}. Without them the score would be empty."
+        )
+    with torch.inference_mode():
+        return {head: {name: _hits(model, head, steps) for name, steps in tasks.items()} for head in heads}
+
+
+def _hits(model: BoundModel, head: Head, steps: Mapping[int, int]) -> tuple[int, int]:
+    tokens = torch.tensor(sorted({*steps, *steps.values()}), device=model.device)
+    best = tokens[_ov_logits(model, head, tokens).argmax(-1)]
+    hits = sum(steps.get(int(token)) == int(found) for token, found in zip(tokens, best, strict=True))
+    return hits, len(steps)
+
+
+def _ov_logits(model: BoundModel, head: Head, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens tokens"]:
+    """Return what the head's OV circuit says of each token: logits over the same tokens, in float32."""
+    row = model.architecture
+    first = model.part(0, row.mlp)(model.part(0, row.mlp_norm)(model.module.get_input_embeddings()(tokens)))
+    normed = model.part(head.layer, row.attention_norm)(first)
+    written = normed.float() @ value_weight(model, head) @ output_weight(model, head.layer)[head.head].float()
+    final = model.module.get_submodule(row.final_norm)(written.to(model.dtype))
+    return final.float() @ model.module.get_output_embeddings().weight[tokens].float().T
+
+
+def value_weight(model: BoundModel, head: Head) -> Float[Tensor, "width head_width"]:
+    """Return W_V of a query head; query heads of one group share their key/value head's."""
+    row = model.architecture
+    weight: Tensor = model.part(head.layer, row.values).weight.float()
+    if row.value_layout == "fused-thirds":  # a Conv1D: (width, queries | keys | values)
+        values = weight.chunk(3, dim=1)[2]
+        return values.unflatten(1, (model.heads, -1))[:, head.head]
+    groups: int = getattr(model.module.config, "num_key_value_heads", None) or model.heads
+    per_group = weight.unflatten(0, (groups, -1))
+    return per_group[head.head * groups // model.heads].T
+
+
+def _steps(tokenizer: Any, task: Task) -> dict[int, int]:
+    """Return token -> successor token, in the spelling of which the tokenizer has most as single tokens."""
+    spellings = [
+        {word: ids[0] for word in task.words if len(ids := spell(tokenizer, word)) == 1}
+        for spell in (_bare, _spaced, _capital)
+    ]
+    single = max(spellings, key=len)
+    following = [*task.words[1:], task.words[0]] if task.cyclic else task.words[1:]
+    pairs = zip(task.words, following, strict=False)
+    return {single[a]: single[b] for a, b in pairs if a in single and b in single}
+
+
+def _bare(tokenizer: Any, word: str) -> list[int]:
+    return _known(tokenizer, tokenizer(word, add_special_tokens=False)["input_ids"])
+
+
+def _spaced(tokenizer: Any, word: str) -> list[int]:
+    return _bare(tokenizer, f" {word}")
+
+
+def _capital(tokenizer: Any, word: str) -> list[int]:
+    return _bare(tokenizer, f" {word.capitalize()}")
+
+
+def _known(tokenizer: Any, ids: list[int]) -> list[int]:
+    """Return the ids, or none where one of them is the unknown token."""
+    return [] if tokenizer.unk_token_id in ids else ids

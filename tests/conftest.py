@@ -1,0 +1,33 @@
+"""What every test may use: the heavy imports, paid once, and small models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+from small_models import bound, random_module
+
+from pytest_circuits.checkpoints.model import BoundModel
+
+pytest_plugins = ["pytester"]
+
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(params=["gpt2", "llama", "mistral", "qwen2"])
+def model(request: pytest.FixtureRequest) -> BoundModel:
+    """A small random model of each architecture of the table."""
+    return bound(random_module(request.param), request.param)
+
+
+@pytest.fixture
+def stories() -> Path:
+    """The directory of a real language model that lies outside the project."""
+    path = SHARED / "models" / "stories260K"
+    if not path.is_dir():
+        pytest.skip(f"the real model is not here: no {path}")
+    return path
