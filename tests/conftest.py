@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from small_models import bound, random_module
 
 from pytest_circuits.checkpoints.model import BoundModel
@@ -14,6 +15,7 @@ pytest_plugins = ["pytester"]
 
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("suite")
+torch.set_num_threads(1)  # the models are tiny: threads cost more than they give
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -25,16 +25,15 @@ def attention_to_flipped_slot(runs: Runs, heads: Collection[Head]) -> dict[Head,
     """Return each head's attention from the answer position to the tokens of the flipped slot, on clean prompts.
 
     Raises:
-        PromptError: a prompt has no flipped slot, as in a file that names none.
+        PromptError: a prompt has no flipped slot, because it has no twin.
     """
     return runs.attention(heads, _flipped)
 
 
 def _flipped(encoded: Encoded) -> tuple[int, ...]:
-    positions = encoded.spans.get(encoded.pair.flip or "", ())
-    if not positions:
+    if not encoded.flip:
         raise PromptError(
             f"the role number_mover needs a flipped slot, found none in {encoded.pair.clean!r}.\n"
-            "  It asks how much of the attention goes there. Use templates with `flip`, or drop the role."
+            "  It asks how much of the attention goes there. Give the prompts a corrupt twin, or drop the role."
         )
-    return positions
+    return encoded.flip

@@ -1,0 +1,126 @@
+"""A spec measured on a checkpoint: each part when it is first asked for, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..engine.runs import Ablated, Runs
+from ..gate.controls import RandomCircuits, draw_circuits
+from ..gate.estimates import ratio_of_means, strata_of
+from ..prompts.encode import batches, encode
+from ..prompts.pairs import pairs_of
+from ..roles.number_mover import attention_to_flipped_slot
+from ..roles.successor import successor_scores
+from ..spec.components import Component, Head, Mlp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float
+
+    from ..checkpoints.model import BoundModel
+    from ..spec.loader import SpecFile
+
+    PerPrompt = Float[np.ndarray, "prompts"]
+
+
+class Measurements:
+    """A live `records.Reading` of one spec on one model: there it says what each part is."""
+
+    def __init__(
+        self,
+        file: SpecFile,
+        model: BoundModel,
+        *,
+        batch_size: int = 256,
+        together: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Encode the spec's prompts; nothing runs yet.
+
+        Args:
+            file: the spec.
+            model: a bound model of the spec's shape.
+            batch_size: prompts in a forward, at most.
+            together: which prompts run in one forward; by default those of equal length, so that nothing is padded.
+
+        Raises:
+            PromptError: the prompts cannot be asked of this tokenizer.
+        """
+        spec = file.spec
+        self.file = file
+        self.prompts = pairs_of(file)
+        encoded = encode(self.prompts.pairs, model.tokenizer, spec.tokens, spec.ablation)
+        together = batches(encoded, batch_size) if together is None else together
+        self._runs = Runs(model, encoded, together, value=spec.ablation.value, metric=spec.measure.metric)
+        layers, heads = range(model.layers), range(model.heads)
+        self._all_heads = tuple(Head(layer, head) for layer in layers for head in heads)
+        self._everything: frozenset[Component] = frozenset({*self._all_heads, *(Mlp(layer) for layer in layers)})
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return tuple(row.pair.template for row in self._runs.encoded)
+
+    @property
+    def clean(self) -> PerPrompt:
+        return self._runs.clean
+
+    @property
+    def corrupt(self) -> PerPrompt:
+        if any(row.corrupt is None for row in self._runs.encoded):
+            return np.zeros(len(self._runs.encoded))  # without a twin, behaviour is read on the clean prompt alone
+        return self._runs.corrupt
+
+    @property
+    def clean_logit_diff(self) -> PerPrompt:
+        return self._runs.clean_logit_diff
+
+    @cached_property
+    def circuit(self) -> PerPrompt:
+        return self._runs.ablated(Ablated(self._everything - self.file.spec.members))
+
+    @cached_property
+    def knockout(self) -> PerPrompt:
+        spec = self.file.spec
+        if spec.necessity_of == "heads":
+            return self._runs.ablated(Ablated(frozenset(spec.member_heads)))
+        return self._runs.ablated(Ablated(spec.members, embedding=spec.embed))
+
+    @cached_property
+    def floor(self) -> PerPrompt:
+        if self.file.spec.ablation.floor == "corrupt":
+            return self.corrupt
+        return self._runs.ablated(Ablated(self._everything))
+
+    @cached_property
+    def heads(self) -> Mapping[str, PerPrompt]:
+        return {str(head): self._runs.ablated(Ablated(frozenset({head}))) for head in self._all_heads}
+
+    @cached_property
+    def attention(self) -> Mapping[str, PerPrompt]:
+        heads = self.file.spec.roles.get("number_mover", ())
+        return {str(head): values for head, values in attention_to_flipped_slot(self._runs, heads).items()}
+
+    @cached_property
+    def successor(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        heads = self.file.spec.roles.get("successor", ())
+        return {str(head): tasks for head, tasks in successor_scores(self._runs.model, heads).items()}
+
+    @cached_property
+    def noise(self) -> float:
+        return self._runs.noise()
+
+    @cached_property
+    def random_circuits(self) -> RandomCircuits:
+        """Faithfulness of circuits with the same MLPs and other heads, as many as the gate draws."""
+        spec = self.file.spec
+        drawn = draw_circuits(spec, layers=self._runs.model.layers, heads_per_layer=self._runs.model.heads)
+        mlps = spec.members - {*self._all_heads}
+        return drawn.measured([self._faithfulness(mlps | frozenset(circuit)) for circuit in drawn.circuits])
+
+    def _faithfulness(self, members: frozenset[Component]) -> float:
+        kept = self._runs.ablated(Ablated(self._everything - members))
+        return ratio_of_means(kept - self.floor, self.clean - self.floor, strata_of(self.templates))

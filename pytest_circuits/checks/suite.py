@@ -1,0 +1,207 @@
+"""Everything that one process measures: models, readings and baselines, and how a check is judged from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..baselines import Baseline, baseline_path, read_baseline
+from ..checkpoints.architectures import Shape
+from ..checkpoints.handle import CheckpointModel, open_checkpoint
+from ..checkpoints.naming import Checkpoint, parse_checkpoint
+from ..errors import BaselineError, CircuitsError, MismatchError
+from ..records import Reading, Result
+from . import Comparison, judge
+from .measurements import Measurements
+from .updating import store
+
+if TYPE_CHECKING:
+    from ..spec.loader import SpecFile
+
+
+@dataclass
+class Suite:
+    """One process's measurements. A checkpoint is opened once, and a spec's part on it is measured once.
+
+    At most two models are resident: the reference, and the checkpoint that was asked for last.
+    """
+
+    root: Path
+    reference: Checkpoint | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: int = 256
+    environment: Mapping[str, str] = field(default_factory=dict)
+    _models: dict[Checkpoint, CheckpointModel | CircuitsError] = field(default_factory=dict)
+    _readings: dict[tuple[str, CheckpointModel], Measurements] = field(default_factory=dict)
+    _baselines: dict[str, Baseline | BaselineError] = field(default_factory=dict)
+
+    def model(self, checkpoint: Checkpoint) -> CheckpointModel:
+        """Return the handle of a checkpoint; a refusal is remembered and raised again."""
+        if checkpoint not in self._models:
+            try:
+                self._models[checkpoint] = open_checkpoint(checkpoint, device=self.device, dtype=self.dtype)
+            except CircuitsError as refusal:
+                self._models[checkpoint] = refusal
+        found = self._models[checkpoint]
+        if isinstance(found, CircuitsError):
+            raise found
+        return found
+
+    def reference_of(self, file: SpecFile) -> Checkpoint:
+        """Return the checkpoint that a spec's baseline is measured on: the run's reference, else the spec's own."""
+        return self.reference or parse_checkpoint(file.spec.model.checkpoint, folder=self.root)
+
+    def reading(self, file: SpecFile, model: CheckpointModel) -> Measurements:
+        """Return what a spec measures on a model, part by part when it is asked for.
+
+        Raises:
+            MismatchError: the spec is written for a model of another shape.
+        """
+        refuse_mismatch(file, model)
+        key = file.circuit, model
+        if key not in self._readings:
+            self._make_room(model)
+            self._readings[key] = Measurements(file, model.bound, batch_size=self.batch_size)
+        return self._readings[key]
+
+    def _make_room(self, model: CheckpointModel) -> None:
+        """Free every model but the reference, unless it is the one that is asked for."""
+        reference = self._models.get(self.reference) if self.reference else None
+        if model is reference:
+            return
+        for other in {held for _, held in self._readings} - {model, reference}:
+            other.release()
+            self._readings = {key: value for key, value in self._readings.items() if key[1] is not other}
+
+    def judge(self, file: SpecFile, check: str, model: CheckpointModel) -> Result:
+        """Measure what a check needs on a checkpoint, and judge it against the reference or the stored baseline."""
+        observed = self.reading(file, model)
+        compare = partial(
+            Comparison,
+            file=file,
+            checkpoint=model.name,
+            observed=observed,
+            random_circuits=lambda: observed.random_circuits,
+        )
+        if self.reference is not None:
+            other = self.model(self.reference)
+            return judge(check, self._same_run(compare, file, model, other))
+        baseline = self.baseline(file)
+        if isinstance(baseline, BaselineError):
+            return judge(
+                check, compare(reference=None, reference_name="none", identical=False, missing=str(baseline))
+            )
+        return judge(
+            check,
+            compare(
+                reference=baseline.measured,
+                reference_name=baseline.reference.source,
+                identical=baseline.reference.fingerprint == model.fingerprint,
+                missing=None,
+            ),
+        )
+
+    def _same_run(
+        self, compare: partial[Comparison], file: SpecFile, model: CheckpointModel, other: CheckpointModel
+    ) -> Comparison:
+        reference: Reading = self.reading(file, other)
+        return compare(
+            reference=reference,
+            reference_name=other.source,
+            identical=other.fingerprint == model.fingerprint,
+            missing=None,
+        )
+
+    def judge_reference(self, file: SpecFile, check: str, model: CheckpointModel) -> Result:
+        """Judge a checkpoint that is to become the reference: against itself, so that absolute limits decide."""
+        observed = self.reading(file, model)
+        return judge(
+            check,
+            Comparison(
+                file=file,
+                checkpoint=model.name,
+                observed=observed,
+                reference=observed,
+                reference_name=model.source,
+                identical=True,
+                missing=None,
+                random_circuits=lambda: observed.random_circuits,
+            ),
+        )
+
+    def write(
+        self, file: SpecFile, model: CheckpointModel, results: Sequence[Result], *, reason: str
+    ) -> tuple[str, ...]:
+        """Write a spec's baseline from what was measured on its reference, and return what to tell.
+
+        Raises:
+            BaselineRefused: it could not serve as one.
+        """
+        reading = self.reading(file, model)
+        told = store(file, model, reading, results, reason=reason, environment=self.environment)
+        self._baselines.pop(file.circuit, None)
+        return told
+
+    def has_baseline(self, file: SpecFile) -> bool:
+        """Say whether a baseline lies beside the spec, whatever its state."""
+        return baseline_path(file.path).exists()
+
+    def fits(self, file: SpecFile, model: CheckpointModel) -> bool:
+        """Say whether a spec is written for a model of this shape."""
+        return shape_wanted(file) == model.shape
+
+    def compared_with(self, file: SpecFile, fingerprint: str | None) -> tuple[str | None, bool]:
+        """Return the source of what a spec is compared with, None where there is nothing, and whether it is the same."""
+        if self.reference is not None:
+            held = self._models.get(self.reference)
+            if isinstance(held, CheckpointModel):
+                return held.source, held.fingerprint == fingerprint
+            return None, False
+        baseline = self._baselines.get(file.circuit)
+        if isinstance(baseline, Baseline):
+            return baseline.reference.source, baseline.reference.fingerprint == fingerprint
+        return None, False
+
+    def notices(self, file: SpecFile) -> tuple[str, ...]:
+        """Return what a reader of the run should know: prompts that are fewer than asked, another environment."""
+        readings = [reading for (circuit, _), reading in self._readings.items() if circuit == file.circuit]
+        told = [f"{file.circuit}: {notice}" for reading in readings[:1] for notice in reading.prompts.notices]
+        baseline = self._baselines.get(file.circuit)
+        if self.reference is None and isinstance(baseline, Baseline):
+            differing = [
+                f"{key} {baseline.environment.get(key, 'unknown')} -> {value}"
+                for key, value in self.environment.items()
+                if baseline.environment.get(key) != value
+            ]
+            if differing:
+                told.append(f"{file.circuit}: the baseline comes from another environment: {', '.join(differing)}")
+        return tuple(told)
+
+    def baseline(self, file: SpecFile) -> Baseline | BaselineError:
+        """Return the stored baseline, or why there is none to compare with."""
+        if file.circuit not in self._baselines:
+            try:
+                self._baselines[file.circuit] = read_baseline(
+                    baseline_path(file.path), circuit=file.circuit, identity=file.identity
+                )
+            except BaselineError as missing:
+                self._baselines[file.circuit] = missing
+        return self._baselines[file.circuit]
+
+
+def shape_wanted(file: SpecFile) -> Shape:
+    """Return the shape of model that a spec is written for."""
+    return Shape(file.spec.model.architecture, file.spec.model.layers, file.spec.model.heads)
+
+
+def refuse_mismatch(file: SpecFile, model: CheckpointModel) -> None:
+    """Raise MismatchError when a spec is written for a model of another shape."""
+    if model.shape != shape_wanted(file):
+        raise MismatchError(
+            f"{file.circuit} is for {shape_wanted(file)}; the checkpoint {model.name!r} is {model.shape}.\n"
+            "  Its heads are not the ones that the spec names, so nothing was measured."
+        )

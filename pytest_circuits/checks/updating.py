@@ -1,0 +1,67 @@
+"""A spec measured on its reference becomes its stored baseline, unless it could not serve as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ..baselines import Baseline, Reference, baseline_path, changes, keep, previous, write_baseline
+from ..errors import BaselineRefused
+from ..gate.readiness import refusals, warnings
+from ..records import Result, Verdict
+
+if TYPE_CHECKING:
+    from ..checkpoints.handle import CheckpointModel
+    from ..records import Reading
+    from ..spec.loader import SpecFile
+
+NEEDED = {
+    "behaviour": ("corrupt",),
+    "faithfulness": ("circuit", "floor"),
+    "necessity": ("knockout", "floor"),
+    "controls": ("circuit", "floor"),
+    "heads": ("corrupt", "floor", "heads"),
+    "roles": ("floor", "heads", "attention", "successor"),
+}
+"""The parts of a reading that each check compares with."""
+
+
+def store(
+    file: SpecFile,
+    model: CheckpointModel,
+    reading: Reading,
+    results: Sequence[Result],
+    *,
+    reason: str,
+    environment: Mapping[str, str],
+) -> tuple[str, ...]:
+    """Write a spec's baseline from what was measured on its reference, and return what to tell.
+
+    Raises:
+        BaselineRefused: a check stands against it, or its prompts could never decide.
+    """
+    bad = [result for result in results if result.verdict not in (Verdict.PASS, Verdict.INCONCLUSIVE)]
+    against = [result.headline for result in bad] or list(refusals(file, reading))
+    if against:
+        raise BaselineRefused(
+            "\n  ".join([f"{file.circuit}: no baseline was written from {model.source!r}, because it could not serve:"]
+            + [f"- {line}" for line in against])
+        )
+    parts = {part for check in file.spec.declared for part in NEEDED[check]}
+    baseline = Baseline(
+        circuit=file.circuit,
+        identity=file.identity,
+        reference=Reference(model.name, model.source, model.fingerprint, model.identified.revision),
+        measured=keep(reading, circuit=file.circuit, parts=sorted(parts)),
+        environment=environment,
+        created=datetime.now(UTC).date().isoformat(),
+        reason=reason,
+    )
+    path = baseline_path(file.path)
+    before = previous(path)
+    said = write_baseline(path, baseline)
+    told = [f"{file.circuit}: baseline {said} from {model.source!r}"]
+    if said == "written":
+        told += [f"  {line}" for line in changes(before, baseline)]
+    return (*told, *(f"  warning: {line}" for line in warnings(file, reading)))

@@ -1,0 +1,1 @@
+"""Numbers become verdicts: estimates, effects, statements, decisions. Pure; closed forms only."""

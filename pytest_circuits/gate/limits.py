@@ -1,0 +1,35 @@
+"""The limits that claims are judged at, where the spec's own number is scaled, or stands for another's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..spec.components import Head
+from ..spec.schema import Behaviour
+
+if TYPE_CHECKING:
+    from ..spec.schema import Spec
+
+PER_TEMPLATE = 3.0
+"""Within one template a claim is judged at so many times its limit: one broken template cannot hide in the mean."""
+
+
+def scaled(limit: float, reference: float) -> float:
+    """Return a limit for a value of the reference's size: a head that carries more than all may move by more."""
+    return limit * max(1.0, abs(reference))
+
+
+def loss_at_most(spec: Spec) -> float:
+    """Return how much of the behaviour may be lost; the default where the spec does not claim it."""
+    return (spec.claims.behaviour or Behaviour()).loss_at_most
+
+
+def weaker_at_most(spec: Spec) -> float:
+    """Return how much weaker a head may become: the claim's own limit, else behaviour's on the loss."""
+    stated = spec.claims.heads and spec.claims.heads.weaker_at_most
+    return stated if isinstance(stated, float) else loss_at_most(spec)
+
+
+def model_heads(spec: Spec) -> tuple[Head, ...]:
+    """Return every head of the model that the spec describes."""
+    return tuple(Head(layer, head) for layer in range(spec.model.layers) for head in range(spec.model.heads))

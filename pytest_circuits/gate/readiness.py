@@ -1,0 +1,194 @@
+"""Whether a reading can be a reference: it must be able to decide, and to see the loss of what the spec names.
+
+A checkpoint that keeps everything has drift 0, and what then decides is the drift's standard error. It is not known
+before there is a checkpoint, so the reference's own stands in for it: that of the same linearised statistic, its
+variance within templates. A pooled claim is held to the stratified error of the pooled value, a claim within a template
+to that template's at 3 times the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..spec.components import Mlp
+from .effects import LEAST_OF_REFERENCE, Effects, task_lost
+from .limits import PER_TEMPLATE, model_heads, scaled, weaker_at_most
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..records import Reading
+    from ..spec.loader import SpecFile
+    from ..spec.schema import Necessity, Roles, Spec
+    from .estimates import Statistic
+
+TIMES = 4.0
+PART_OF_LIMIT = 0.17
+"""A reference is refused where 4 times a standard error of its own exceeds 0.17 of the limit."""
+
+
+@dataclass(frozen=True)
+class Noisiness:
+    """A claim of the spec, what it is of, the reference's own standard error there, and the limit."""
+
+    claim: str
+    of: str
+    se: float
+    limit: float
+
+    @property
+    def excess(self) -> float:
+        """How many times too large the error is."""
+        return TIMES * self.se / (PART_OF_LIMIT * self.limit)
+
+
+def refusals(file: SpecFile, reading: Reading) -> tuple[str, ...]:
+    """Return why the reading cannot become the spec's baseline; empty where it can.
+
+    Raises:
+        MeasurementError: a part of the reading is undefined.
+    """
+    effects, rate = Effects(reading), file.spec.rates.missed_drift
+    if file.spec.claims.behaviour and effects.task.value <= 0:
+        return (f"the reference does not do the task: its clean - corrupt is {effects.task.value:.3g}.",)
+    lost = task_lost(effects, None, rate=rate) if set(file.spec.declared) - {"behaviour"} else None
+    return (lost,) if lost else (*_undecidable(file.spec, effects), *_unseen(file.spec, effects, rate))
+
+
+def _undecidable(spec: Spec, effects: Effects) -> Iterator[str]:
+    """Yield a sentence for each claim that is too noisy to decide, about its noisiest part."""
+    worst: dict[str, Noisiness] = {}
+    for noisy in _noisiness(spec, effects):
+        if noisy.excess > max(1.0, worst[noisy.claim].excess if noisy.claim in worst else 0.0):
+            worst[noisy.claim] = noisy
+    prompts = len(effects.strata.codes)
+    for noisy in worst.values():
+        yield (
+            f"{noisy.claim} is too noisy to decide: {noisy.of} has a standard error of {noisy.se:.3g} on the reference,"
+            f" and {TIMES:g} times that exceeds {PART_OF_LIMIT:g} of the limit {noisy.limit:.3g}. About"
+            f" {math.ceil(prompts * noisy.excess**2)} prompts would do, there are {prompts}; or widen the limit."
+        )
+
+
+def _noisiness(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
+    claims = spec.claims
+    views = [effects.within(name) for name in effects.strata.names] if len(effects.strata.names) > 1 else []
+    if claims.behaviour:
+        for view in (effects, *views):
+            limit = claims.behaviour.loss_at_most * _widened(view)
+            yield _noisy("behaviour: loss", "B", view, view.task * (1 / view.task.value), limit)
+    if claims.faithfulness:
+        yield _noisy("faithfulness: drift", "F", effects, effects.faithfulness, claims.faithfulness.drift_at_most)
+    if claims.necessity:
+        yield _noisy("necessity: drift", "N", effects, effects.necessity, claims.necessity.drift_at_most)
+    if claims.heads:
+        yield from _noisy_heads(spec, effects, views, claims.heads.share_drift_at_most)
+    if claims.roles:
+        for head in map(str, spec.roles.get("number_mover", ())):
+            score = effects.number_mover(head)
+            yield _noisy("roles: drift", f"{head} number_mover", effects, score, claims.roles.drift_at_most)
+
+
+def _noisy_heads(spec: Spec, effects: Effects, views: list[Effects], limit: float) -> Iterator[Noisiness]:
+    named = set(spec.member_heads)
+    for head in model_heads(spec):
+        name = str(head)
+        for view in (effects, *(views if head in named else [])):
+            share = view.share(name)
+            yield _noisy("heads: share", f"{name} share", view, share, scaled(limit, share.value) * _widened(view))
+        strength = effects.removed(name) * (1 / effects.total.value)
+        weaker = scaled(weaker_at_most(spec), strength.value)
+        yield _noisy("heads: strength", f"{name} strength", effects, strength, weaker)
+
+
+def _noisy(claim: str, of: str, view: Effects, statistic: Statistic, limit: float) -> Noisiness:
+    where = "" if view.template is None else f" in template {view.template!r}"
+    return Noisiness(claim, of + where, statistic.estimate.se, limit)
+
+
+def _widened(view: Effects) -> float:
+    return 1.0 if view.template is None else PER_TEMPLATE
+
+
+def _unseen(spec: Spec, effects: Effects, rate: float) -> Iterator[str]:
+    """Yield a sentence for each named head whose effect is not proven different from zero."""
+    for head in map(str, spec.member_heads if spec.claims.heads else ()):
+        strength = (effects.removed(head) * (1 / effects.total.value)).estimate
+        low, high = strength.interval(rate)
+        if low <= 0 <= high:
+            yield (
+                f"this prompt set cannot see {head}: its effect {strength.value:.3g} [{low:.3g}, {high:.3g}] is not"
+                " proven different from zero. Take it out of the circuit, or ask for prompts in which it matters."
+            )
+
+
+# -- what a loss would move --------------------------------------------------------------------------------------------
+
+
+def seen_by(file: SpecFile, reading: Reading) -> Mapping[str, tuple[str, ...]]:
+    """Return for each head of the circuit the claims that would leave their limits if it took its ablated value.
+
+    From readings at hand alone: the head's loss turns c into h and leaves f and o as they are. What k would become is
+    not known, so faithfulness and controls count only where the task itself would be lost. The circuit's MLPs are not
+    told of: no reading shows what a model does without one. Empty where the spec does not declare `heads`.
+    """
+    if file.spec.claims.heads is None:
+        return {}
+    effects = Effects(reading)
+    return {str(head): tuple(_moved(file.spec, effects, str(head))) for head in file.spec.member_heads}
+
+
+def _moved(spec: Spec, effects: Effects, head: str) -> Iterator[str]:
+    claims, share = spec.claims, effects.share(head).value
+    lost = effects.removed(head).value
+    task_gone = 1 - share <= LEAST_OF_REFERENCE
+    if claims.behaviour and lost / effects.task.value > claims.behaviour.loss_at_most:
+        yield "behaviour"
+    if claims.faithfulness and task_gone:
+        yield "faithfulness"
+    if claims.necessity and (task_gone or _necessity_falls(claims.necessity, spec, effects, share)):
+        yield "necessity"
+    if claims.controls and task_gone:
+        yield "controls"
+    if claims.heads and share:
+        yield "heads"
+    if claims.roles and _role_falls(claims.roles, spec, effects, head):
+        yield "roles"
+
+
+def _necessity_falls(limits: Necessity, spec: Spec, effects: Effects, share: float) -> bool:
+    """Return whether N would leave its limits: mean(h - o) / mean(h - f) = (N - S) / (1 - S), the floor being empty."""
+    before = effects.necessity.value
+    after = (before - share) / (1 - share)
+    known = spec.ablation.floor == "empty"
+    return known and (after < limits.at_least or before - after > limits.drift_at_most)
+
+
+def _role_falls(limits: Roles, spec: Spec, effects: Effects, head: str) -> bool:
+    scores = []
+    if head in map(str, spec.roles.get("number_mover", ())):
+        scores.append(effects.number_mover(head).value)
+    if head in map(str, spec.roles.get("successor", ())):
+        tasks = effects.reading.successor[head].values()
+        scores.append(sum(hits for hits, _ in tasks) / sum(tokens for _, tokens in tasks))
+    return any(score > limits.drift_at_most for score in scores)
+
+
+def warnings(file: SpecFile, reading: Reading) -> tuple[str, ...]:
+    """Return what a person should know before this becomes the baseline: claims that no loss of a head would move."""
+    spec = file.spec
+    if spec.claims.heads is None:
+        return ("the spec does not claim `heads`, so it is not known which check would see the loss of a member.",)
+    seen = seen_by(file, reading)
+    told = [
+        f"{check} cannot fail by the loss of one head of the circuit: none moves it beyond its limits."
+        for check in ("behaviour", "necessity", "heads", "roles")
+        if check in spec.declared and seen and not any(check in checks for checks in seen.values())
+    ]
+    told += [f"no declared check would see the loss of {head}." for head, checks in seen.items() if not checks]
+    mlps = sorted(part for part in spec.members if isinstance(part, Mlp))
+    if mlps:
+        told.append(f"what the loss of {', '.join(map(str, mlps))} would move is not measured.")
+    return tuple(told)

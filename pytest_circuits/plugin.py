@@ -1,0 +1,198 @@
+"""The pytest hooks and fixtures, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import collect
+from .errors import CircuitsError, UsageProblem
+from .session import Session, Told, add_options, by_checkpoint, read_options
+
+if TYPE_CHECKING:
+    from .checkpoints.handle import CheckpointModel
+    from .checkpoints.naming import Checkpoint
+    from .records import Verdict
+    from .spec.loader import SpecFile
+
+SESSION = pytest.StashKey[Session]()
+TOLD = pytest.StashKey[Told]()
+ATTRIBUTE = "circuits"  # of a report: what the item told, as plain JSON
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options and ini keys."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options; what cannot be done is a usage error before anything runs."""
+    config.addinivalue_line(
+        "markers",
+        "circuit(spec): every item of a circuit spec carries it; on a hand-written test it names the spec, a path from "
+        "rootdir, that the fixtures circuit, circuit_checkpoint and circuit_model are about.",
+    )
+    try:
+        config.stash[SESSION] = Session(read_options(config))
+    except UsageProblem as problem:
+        raise pytest.UsageError(str(problem)) from None
+    config.stash[collect.BODY] = _run_item
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Accountant(config), "circuits-accountant")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect `*.circuit.yaml`, and baselines that have lost their spec."""
+    return collect.collector_for(file_path, parent)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give an item its checkpoints: the options', else its spec's own."""
+    if "circuit_checkpoint" not in metafunc.fixturenames:
+        return
+    session = metafunc.config.stash[SESSION]
+    file = collect.spec_behind(metafunc.definition)
+    checkpoints = session.checkpoints_for(file, root=metafunc.config.rootpath)
+    if checkpoints:
+        names = [checkpoint.name for checkpoint in checkpoints]
+        metafunc.parametrize("circuit_checkpoint", list(checkpoints), ids=names, indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note the specs, and bring our items into the order of their checkpoints."""
+    session = config.stash[SESSION]
+    places = []
+    for index, item in enumerate(items):
+        if (file := collect.spec_of(item)) is not None:
+            session.specs[file.circuit] = file
+            item.user_properties.append(("line", file.line("claims", collect.check_of(item))))
+            places.append((index, collect.checkpoint_of(item)))
+    try:
+        by_checkpoint(items, places)
+    except UsageProblem as problem:
+        raise pytest.UsageError(str(problem)) from None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which of our items are to run, so that one that does not is missed at the end."""
+    config = session.config
+    if not config.option.collectonly:
+        config.stash[SESSION].collected = [item.nodeid for item in session.items if collect.spec_of(item) is not None]
+
+
+@pytest.fixture(scope="session")
+def circuit_checkpoint(request: pytest.FixtureRequest) -> Checkpoint:
+    """The checkpoint under test, its name and source: from --circuits-checkpoint or the spec."""
+    if not hasattr(request, "param"):
+        raise pytest.UsageError(
+            'no checkpoint to test: mark the test with @pytest.mark.circuit("path/to.circuit.yaml"), '
+            "or give --circuits-checkpoint."
+        )
+    checkpoint: Checkpoint = request.param
+    return checkpoint
+
+
+@pytest.fixture(scope="session")
+def circuit_model(circuit_checkpoint: Checkpoint, pytestconfig: pytest.Config) -> CheckpointModel:
+    """A handle of the checkpoint under test: identified now, loaded on the first measurement."""
+    from .run import suite_of
+
+    return suite_of(pytestconfig, pytestconfig.stash[SESSION]).model(circuit_checkpoint)
+
+
+@pytest.fixture
+def circuit(request: pytest.FixtureRequest) -> SpecFile:
+    """The spec that the test's mark `circuit` names."""
+    file = collect.spec_behind(request.node)
+    if file is None:
+        raise pytest.UsageError('the fixture circuit needs @pytest.mark.circuit("path/to.circuit.yaml") on its test.')
+    return file
+
+
+def _run_item(request: pytest.FixtureRequest, file: SpecFile, check: str, checkpoint: Any, model: Any) -> None:
+    """The body of every item of a spec."""
+    __tracebackhide__ = True
+    from .run import measure_and_judge
+
+    session = request.config.stash[SESSION]
+    told = measure_and_judge(request.config, session, file, check, checkpoint, model)
+    request.node.stash[TOLD] = told
+    if session.is_red(told.result.verdict):
+        pytest.fail(told.result.headline, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put what an item came to on its report, in words instead of a traceback."""
+    report = yield
+    file = collect.spec_of(item)
+    if file is None or (report.when != "call" and not report.failed):
+        return report
+    from .run import as_plain, failed
+
+    told = item.stash.get(TOLD, None)
+    if report.failed and call.excinfo is not None:
+        told, text = failed(item, item.config.stash[SESSION], file, told, call.excinfo.value)
+        if isinstance(call.excinfo.value, CircuitsError | pytest.fail.Exception):
+            report.longrepr = text
+    if told is not None:
+        setattr(report, ATTRIBUTE, as_plain(told))
+    return report
+
+
+class Accountant:
+    """Counts what was told against what was collected, and tells the end of the run. Lives on the controller."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.session = config.stash[SESSION]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take what an item told off its report, whichever process it ran in."""
+        plain = getattr(report, ATTRIBUTE, None)
+        if plain is not None:
+            from .run import from_plain
+
+            self.session.told[report.nodeid] = from_plain(plain)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """Under xdist the workers collect: remember what is to run."""
+        self.session.collected = [i for i in ids if i.partition("::")[0].endswith(collect.SUFFIX)]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
+        """Write the result file, and turn a run red in which something did not run."""
+        if self.config.option.collectonly or not (self.session.collected or self.session.options.json):
+            return
+        from .run import document, not_written
+
+        if exitstatus == pytest.ExitCode.OK and (self.session.missing or not_written(self.session)):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.session.options.json is not None:
+            from .report.json import write_json
+
+            ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+            write_json(self.session.options.json, document(self.session, interrupted=not ended))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print one table a checkpoint."""
+        if not self.session.collected or self.config.option.collectonly:
+            return
+        from .run import summary
+
+        terminalreporter.write_sep("=", "circuits")
+        for line in summary(self.session):
+            terminalreporter.write_line(line.text, **_colour(line.verdict))
+
+
+def _colour(verdict: Verdict | None) -> dict[str, bool]:
+    if verdict is None:
+        return {}
+    return {{"pass": "green", "inconclusive": "yellow"}.get(verdict, "red"): True}

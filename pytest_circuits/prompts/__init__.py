@@ -1,0 +1,1 @@
+"""Templates and files become clean and corrupt prompt pairs, and pairs become tokens of one tokenizer."""

@@ -1,0 +1,235 @@
+"""What an item does, and what the end of a run tells: here pytest's side meets what measures."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import collect
+from .checkpoints.naming import Checkpoint
+from .errors import CircuitsError, MismatchError, MissingExtra
+from .records import Result, Verdict
+from .report.json import result_as_dict, result_document, result_from_dict
+from .report.terminal import Line, budget_line, failure_text, summary_table
+from .session import INSTALL, Session, Told, missing_extra
+
+if TYPE_CHECKING:
+    from .checkpoints.handle import CheckpointModel
+    from .checks.suite import Suite
+    from .spec.loader import SpecFile
+
+VERSIONED = ("pytest-circuits", "torch", "transformers", "numpy", "scipy")
+
+
+def suite_of(config: pytest.Config, session: Session) -> Suite:
+    """Return what this process measures with, made when it is first needed.
+
+    Raises:
+        MissingExtra: the packages that measure are not installed.
+    """
+    if session.suite is None:
+        if missing := missing_extra():
+            raise MissingExtra(
+                f"measuring needs {', '.join(missing)}, which is not installed; the core works on files only.\n"
+                f"  Install it: {INSTALL}"
+            )
+        from .checks.suite import Suite
+
+        options = session.options
+        session.suite = Suite(
+            root=config.rootpath,
+            reference=options.reference,
+            device=options.device,
+            dtype=options.dtype,
+            batch_size=options.batch_size,
+            environment=environment(options.device, options.dtype),
+        )
+    return session.suite
+
+
+def environment(device: str, dtype: str) -> dict[str, str]:
+    """Return what numbers may depend on: versions, device and dtype. Told beside them; in float32 it decides nothing."""
+    packages = {name: version(name) for name in VERSIONED}
+    return {"python": platform.python_version(), **packages, "device": device, "dtype": dtype}
+
+
+def measure_and_judge(
+    config: pytest.Config, session: Session, file: SpecFile, check: str, checkpoint: Checkpoint, model: Any
+) -> Told:
+    """Measure what a check needs on its checkpoint, judge it, and write a baseline that has become due.
+
+    Raises:
+        CircuitsError: it could not be measured or judged.
+    """
+    suite = suite_of(config, session)
+    expected = suite.model(checkpoint)
+    if getattr(model, "fingerprint", None) != expected.fingerprint:
+        raise MismatchError(
+            f"circuit_model is {model!r}, and this item is about {expected!r}.\n"
+            "  A fixture that overrides circuit_model must depend on circuit_checkpoint and open that one."
+        )
+    updating = session.options.update == "all" or (
+        session.options.update == "new" and not suite.has_baseline(file)
+    )
+    try:
+        result = (suite.judge_reference if updating else suite.judge)(file, check, expected)
+    except MismatchError as mismatch:
+        fitting = sorted(name for name, other in session.specs.items() if suite.fits(other, expected))
+        raise MismatchError(f"{mismatch}\n  Collected specs that fit it: {', '.join(fitting) or 'none'}.") from None
+    if updating:
+        _write_when_complete(session, suite, file, expected, result)
+    return told(session, file, result, checkpoint, expected.fingerprint)
+
+
+def _write_when_complete(
+    session: Session, suite: Suite, file: SpecFile, model: CheckpointModel, result: Result
+) -> None:
+    """Write a spec's baseline after the last of its declared checks."""
+    measured = session.measured.setdefault(file.circuit, {})
+    measured[result.check] = result
+    if measured.keys() == set(file.spec.declared):
+        session.updated += suite.write(file, model, list(measured.values()), reason=session.options.reason)
+
+
+def told(
+    session: Session, file: SpecFile, result: Result, checkpoint: Checkpoint, fingerprint: str | None
+) -> Told:
+    """Return what an item tells the end of the run."""
+    suite = session.suite
+    reference, identical = suite.compared_with(file, fingerprint) if suite else (None, False)
+    return Told(
+        result=result,
+        sha256=file.sha256,
+        source=checkpoint.source,
+        fingerprint=fingerprint,
+        reference=reference,
+        identical=identical,
+        false_alarm=file.spec.rates.false_alarm,
+        environment=suite.environment if suite else {},
+        notices=suite.notices(file) if suite else (),
+    )
+
+
+def failed(
+    item: pytest.Item, session: Session, file: SpecFile, told_before: Told | None, error: BaseException
+) -> tuple[Told, str]:
+    """Return what a failed item tells, and its text: the check's result, else an error with the reason."""
+    check, checkpoint = collect.check_of(item), collect.checkpoint_of(item)
+    one = told_before
+    if one is None or not isinstance(error, pytest.fail.Exception):
+        message = str(error) if isinstance(error, CircuitsError) else f"{type(error).__name__}: {error}"
+        one = told(session, file, error_result(file, check, checkpoint.name, message), checkpoint, None)
+    text = failure_text(
+        one.result,
+        path=file.circuit + collect.SUFFIX,
+        node_id=item.nodeid,
+        arguments=reproduce_arguments(item.config),
+    )
+    return one, text
+
+
+def error_result(file: SpecFile, check: str, checkpoint: str, message: str) -> Result:
+    """Return the result of a check that could not be measured: red, and with its reason."""
+    first, *rest = message.splitlines() or ["no reason was given"]
+    return Result(
+        circuit=file.circuit,
+        checkpoint=checkpoint,
+        check=check,
+        verdict=Verdict.ERROR,
+        records=(),
+        headline=f"{check}: {first}",
+        details=tuple(line.strip() for line in rest),
+        warnings=(),
+        heads={},
+        line=file.line("claims", check),
+    )
+
+
+def as_plain(told: Told) -> dict[str, Any]:
+    """Return what an item tells as exact builtins: it travels on a pytest report, through xdist too."""
+    return {
+        **told.__dict__,
+        "result": result_as_dict(told.result),
+        "environment": dict(told.environment),
+        "notices": list(told.notices),
+    }
+
+
+def from_plain(plain: dict[str, Any]) -> Told:
+    """Return what `as_plain` made plain."""
+    return Told(**{**plain, "result": result_from_dict(plain["result"]), "notices": tuple(plain["notices"])})
+
+
+def reproduce_arguments(config: pytest.Config) -> list[str]:
+    """Return the options of this run that decide what is measured, as they were typed."""
+    arguments = []
+    for typed in config.getoption("--circuits-checkpoint") or []:
+        arguments += ["--circuits-checkpoint", typed]
+    for name in ("reference", "device", "dtype"):
+        value = config.getoption(f"--circuits-{name}")
+        if value:
+            arguments += [f"--circuits-{name}", value]
+    return arguments
+
+
+def document(session: Session, *, interrupted: bool) -> dict[str, Any]:
+    """Return the result file of a run."""
+    everything = list(session.told.values())
+    return result_document(
+        complete=not interrupted and not session.missing,
+        collected=session.collected,
+        results=[one.result for one in everything],
+        specs={one.result.circuit: one.sha256 for one in everything},
+        checkpoints={
+            one.result.checkpoint: {"source": one.source, "fingerprint": one.fingerprint} for one in everything
+        },
+        environment=next((one.environment for one in everything if one.environment), {}),
+    )
+
+
+def summary(session: Session) -> list[Line]:
+    """Return one table a checkpoint, then what a reader of the run should know."""
+    everything = list(session.told.values())
+    lines: list[Line] = []
+    for name in dict.fromkeys(one.result.checkpoint for one in everything):
+        lines += [*_table_of(name, everything), Line("")]
+    if everything:
+        rates = {one.result.circuit: one.false_alarm for one in everything}
+        lines.append(budget_line(rates, checkpoints=len({one.result.checkpoint for one in everything})))
+    lines += [Line(notice) for notice in dict.fromkeys(n for one in everything for n in one.notices)]
+    lines += [Line(text) for text in session.updated]
+    lines += [Line(text, Verdict.ERROR) for text in (*not_written(session), *_did_not_run(session.missing))]
+    return lines
+
+
+def _table_of(name: str, everything: Sequence[Told]) -> list[Line]:
+    told = [one for one in everything if one.result.checkpoint == name]
+    references = sorted({one.reference for one in told if one.reference})
+    return summary_table(
+        [one.result for one in told],
+        checkpoint=name,
+        source=told[0].source,
+        reference=", ".join(references) or None,
+        identical=sorted({one.result.circuit for one in told if one.identical}),
+    )
+
+
+def not_written(session: Session) -> list[str]:
+    """Return the specs whose baseline was to be written and was not, because a declared check was not in the run."""
+    return [
+        f"{circuit}: no baseline was written: {', '.join(sorted(absent))} did not finish in this run; "
+        "a baseline is written from all of a spec's checks at once"
+        for circuit, measured in session.measured.items()
+        if (absent := set(session.specs[circuit].spec.declared) - set(measured))
+    ]
+
+
+def _did_not_run(missing: Sequence[str]) -> list[str]:
+    if not missing:
+        return []
+    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return [f"{len(missing)} circuit items were collected and told no result, so this run is not green: {shown}"]

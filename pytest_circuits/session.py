@@ -1,0 +1,232 @@
+"""One pytest run: what was asked for, what each item came to, and the account of what did not run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from .checkpoints.naming import Checkpoint, parse_checkpoint, refuse_clashes
+from .errors import UsageProblem
+from .records import Result, Verdict
+
+if TYPE_CHECKING:
+    from .checks.suite import Suite
+    from .spec.loader import SpecFile
+
+INSTALL = 'pip install "pytest-circuits[hf]"'
+NEEDED = ("torch", "transformers", "safetensors", "huggingface_hub", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line and the ini file, read and checked; nothing has been opened."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    reference: Checkpoint | None
+    device: str
+    dtype: str
+    batch_size: int
+    inconclusive: Literal["fail", "warn"]
+    json: Path | None
+    update: Literal["none", "new", "all"]
+    reason: str
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare `--circuits-*`, and an ini key for each that is a setting and not an act."""
+    group = parser.getgroup("circuits", "circuits: does a checkpoint still solve the task by the same heads?")
+    group.addoption(
+        "--circuits-checkpoint",
+        action="append",
+        metavar="[NAME=]SOURCE",
+        help="Test this checkpoint instead of each spec's own: builtin:tiny, a directory, or a Hub id with @revision. "
+        "Repeatable. Example: --circuits-checkpoint tuned=./out/step-1000",
+    )
+    group.addoption(
+        "--circuits-reference",
+        metavar="[NAME=]SOURCE",
+        help="Compare with this checkpoint, measured in the same run, instead of the stored baselines.",
+    )
+    group.addoption(
+        "--circuits-update",
+        choices=("none", "new", "all"),
+        default="none",
+        help="Write baselines from the reference: 'new' those that are missing, 'all' every one. Review with git diff.",
+    )
+    group.addoption(
+        "--circuits-update-reason", metavar="TEXT", default="", help="Why; stored in the baseline. 'all' needs it."
+    )
+    group.addoption("--circuits-device", metavar="DEVICE", help="auto (cuda, else cpu), cpu, cuda, cuda:N or mps.")
+    group.addoption("--circuits-dtype", choices=("float32", "bfloat16", "float16"), help="float32 unless said.")
+    group.addoption("--circuits-batch-size", type=int, metavar="N", help="Prompts in one forward at most (256).")
+    group.addoption(
+        "--circuits-inconclusive",
+        choices=("fail", "warn"),
+        help="What an inconclusive check does: 'fail' (default) or 'warn'.",
+    )
+    group.addoption("--circuits-json", metavar="PATH", help="Write every record of the run as JSON.")
+    parser.addini("circuits_checkpoint", "checkpoints to test, one a line", type="linelist", default=[])
+    parser.addini("circuits_reference", "the checkpoint to compare with, measured in the same run", default="")
+    parser.addini("circuits_device", "auto, cpu, cuda, cuda:N or mps", default="auto")
+    parser.addini("circuits_dtype", "float32, bfloat16 or float16", default="float32")
+    parser.addini("circuits_batch_size", "prompts in one forward at most", default="256")
+    parser.addini("circuits_inconclusive", "fail or warn", default="fail")
+    parser.addini("circuits_update_in_ci", "allow --circuits-update where CI is set", type="bool", default=False)
+
+
+def read_options(config: pytest.Config) -> Options:
+    """Read and check the options.
+
+    Raises:
+        UsageProblem: they contradict each other, or a value cannot be.
+    """
+    typed: list[str] = config.getoption("--circuits-checkpoint") or []
+    here, root = config.invocation_params.dir, config.rootpath
+    update = config.getoption("--circuits-update")
+    checkpoints = [parse_checkpoint(text, folder=here) for text in typed] or [
+        parse_checkpoint(text, folder=root) for text in config.getini("circuits_checkpoint")
+    ]
+    reference = _reference(config)
+    refuse_clashes(checkpoints)
+    _refuse_update(config, update, typed)
+    json = config.getoption("--circuits-json")
+    return Options(
+        checkpoints=() if update != "none" else tuple(checkpoints),
+        reference=reference,
+        device=_setting(config, "device"),
+        dtype=_setting(config, "dtype", ("float32", "bfloat16", "float16")),
+        batch_size=_positive(config),
+        inconclusive=_setting(config, "inconclusive", ("fail", "warn")),
+        json=_writable(here / json) if json else None,
+        update=update,
+        reason=config.getoption("--circuits-update-reason"),
+    )
+
+
+def _reference(config: pytest.Config) -> Checkpoint | None:
+    typed = config.getoption("--circuits-reference")
+    if typed:
+        return parse_checkpoint(typed, folder=config.invocation_params.dir)
+    stored = config.getini("circuits_reference")
+    return parse_checkpoint(stored, folder=config.rootpath) if stored else None
+
+
+def _setting(config: pytest.Config, name: str, choices: tuple[str, ...] = ()) -> Any:
+    """Return an option, or the ini key of the same name."""
+    value = config.getoption(f"--circuits-{name.replace('_', '-')}") or config.getini(f"circuits_{name}")
+    if choices and value not in choices:
+        raise UsageProblem(f"circuits_{name} should be one of {', '.join(choices)}, got {value!r}.")
+    return value
+
+
+def _positive(config: pytest.Config) -> int:
+    value = str(_setting(config, "batch_size"))
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageProblem(f"circuits_batch_size should be a positive number of prompts, got {value!r}.")
+    return int(value)
+
+
+def _refuse_update(config: pytest.Config, update: str, typed: list[str]) -> None:
+    """A baseline is what a spec measures on its reference, in one process, on purpose."""
+    if update == "none":
+        return
+    option = f"--circuits-update={update}"
+    if typed:
+        raise UsageProblem(
+            f"{option} cannot be combined with --circuits-checkpoint: a baseline is measured on the reference.\n"
+            "  Name it with --circuits-reference, or leave it to each spec's model.checkpoint."
+        )
+    if getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None):
+        raise UsageProblem(f"{option} cannot be combined with xdist: a baseline is written once, by one process.")
+    if os.environ.get("CI") and not config.getini("circuits_update_in_ci"):
+        raise UsageProblem(
+            f"{option} is refused in CI: a gate that writes its own baseline passes whatever happens.\n"
+            "  Write it on a desk and commit it, or set circuits_update_in_ci = true."
+        )
+    if update == "all" and not config.getoption("--circuits-update-reason"):
+        raise UsageProblem(f'{option} moves what the gate compares with: say why, --circuits-update-reason "...".')
+
+
+def _writable(path: Path) -> Path:
+    """Return the path of the result file, after a look at whether it can be written at the end."""
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageProblem(f"--circuits-json: {str(path)!r} cannot be written: no such folder, or no permission.")
+    return path
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an item tells the end of the run: it travels on the item's report as plain JSON."""
+
+    result: Result
+    sha256: str
+    source: str
+    fingerprint: str | None
+    reference: str | None
+    identical: bool
+    false_alarm: float
+    environment: Mapping[str, str]
+    notices: tuple[str, ...]
+
+
+@dataclass
+class Session:
+    """The state of one run, in the config's stash."""
+
+    options: Options
+    suite: Suite | None = None
+    specs: dict[str, SpecFile] = field(default_factory=dict)
+    collected: list[str] = field(default_factory=list)
+    told: dict[str, Told] = field(default_factory=dict)
+    measured: dict[str, dict[str, Result]] = field(default_factory=dict)  # circuit -> check -> result, being updated
+    updated: list[str] = field(default_factory=list)
+
+    def checkpoints_for(self, file: SpecFile | None, *, root: Path) -> tuple[Checkpoint, ...]:
+        """Return what a spec is tested on: the options' checkpoints, else its own; the reference while it is updated."""
+        if self.options.checkpoints:
+            return self.options.checkpoints
+        if self.options.update != "none" and self.options.reference is not None:
+            return (self.options.reference,)
+        return () if file is None else (parse_checkpoint(file.spec.model.checkpoint, folder=root),)
+
+    def is_red(self, verdict: Verdict) -> bool:
+        """Say whether a check's verdict fails its item."""
+        relaxed = self.options.inconclusive == "warn"
+        return verdict is not Verdict.PASS and not (relaxed and verdict is Verdict.INCONCLUSIVE)
+
+    @property
+    def missing(self) -> list[str]:
+        """Items that were collected and told nothing: killed, skipped, or never started."""
+        return [node_id for node_id in self.collected if node_id not in self.told]
+
+
+def by_checkpoint(items: list[pytest.Item], ours: Iterable[tuple[int, Checkpoint]]) -> None:
+    """Sort our items by checkpoint, in place and stably; all others keep their places.
+
+    Each checkpoint is then loaded once: older versions of pytest group parameters by their index and not by value.
+
+    Raises:
+        UsageProblem: two checkpoints share a name.
+    """
+    places = list(ours)
+    refuse_clashes(checkpoint for _, checkpoint in dict.fromkeys((0, checkpoint) for _, checkpoint in places))
+    order: dict[Checkpoint, int] = {}
+    for _, checkpoint in places:
+        order.setdefault(checkpoint, len(order))
+    ranked = sorted(places, key=lambda place: order[place[1]])
+    moved = [items[index] for index, _ in ranked]
+    for (index, _), item in zip(places, moved, strict=True):
+        items[index] = item
+
+
+def missing_extra() -> list[str]:
+    """Return the packages of the extra [hf] that are not installed."""
+    from importlib.util import find_spec
+
+    return [name for name in NEEDED if find_spec(name) is None]

@@ -1,0 +1,158 @@
+"""What a spec must keep beyond the types of its keys: slots have words, circuits can fail, claims have a subject."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .schema import CHECKS, FilePrompts, Spec, TemplatePrompts
+from .slots import slots_in
+from .wording import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .document import Path
+    from .schema import Ablation, Claims, Group, Template
+
+    Finding = tuple[Path, str]
+
+
+def broken_rules(sections: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what is wrong, as a path and a text.
+
+    Args:
+        sections: the valid sections of a spec by name; a rule whose sections are not all there is left out.
+    """
+    prompts, ablation = sections.get("prompts"), sections.get("ablation")
+    if isinstance(prompts, TemplatePrompts):
+        yield from _vocabulary(prompts)
+        yield from _templates(prompts)
+    if prompts is not None and ablation is not None:
+        yield from _positions(prompts, ablation)
+    if (circuit := sections.get("circuit")) is not None:
+        yield from _groups(circuit)
+    if (claims := sections.get("claims")) is not None:
+        if not any(getattr(claims, check) for check in CHECKS):
+            yield ("claims",), f"no check is declared, so nothing could fail; declare one of {', '.join(CHECKS)}"
+        if circuit is not None and sections.get("model") is not None:
+            yield from _subject(Spec.model_construct(**sections), claims)
+
+
+def _vocabulary(prompts: TemplatePrompts) -> Iterator[Finding]:
+    for slot, words in prompts.vocabulary.items():
+        if isinstance(words, dict) and len({len(entries) for entries in words.values()}) > 1:
+            sizes = ", ".join(f"{name} has {len(entries)}" for name, entries in words.items())
+            yield (
+                ("prompts", "vocabulary", slot),
+                f"the classes must have equally many words, because a word's twin has the same index: {sizes}",
+            )
+
+
+def _templates(prompts: TemplatePrompts) -> Iterator[Finding]:
+    if not prompts.templates:
+        yield ("prompts",), "no template is given; add `templates`, `include` a file that has some, or name a `file`"
+    seen: dict[str, int] = {}
+    for index, template in enumerate(prompts.templates):
+        path: Path = ("prompts", "templates", index)
+        if (first := seen.setdefault(template.id, index)) != index:
+            text = f"template {first} has the id {template.id!r} too; each template is a stratum of its own"
+            yield (*path, "id"), text
+        for key, text in _template(template, prompts):
+            yield (*path, key), text
+
+
+def _template(template: Template, prompts: TemplatePrompts) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a template, by its key."""
+    if template.text != template.text.strip():
+        yield "text", "the text begins or ends with a space; `tokens.join` puts the space before the answer"
+    slots: dict[str, tuple[str, ...]] = {"text": (), "answer": ()}
+    for key in slots:
+        try:
+            slots[key] = slots_in(getattr(template, key))
+        except ValueError as error:
+            yield key, str(error)
+            return
+        for slot in dict.fromkeys(slots[key]):
+            if slot not in prompts.vocabulary:
+                yield key, f"the slot {slot!r} has no vocabulary{did_you_mean(slot, prompts.vocabulary)}"
+    if template.flip not in slots["text"]:
+        yield "flip", f"the text has no slot {template.flip!r}{did_you_mean(template.flip, slots['text'])}"
+    if len(slots["answer"]) != 1:
+        yield "answer", f"the answer must have one slot, as {{verb}}, found {len(slots['answer'])}"
+        return
+    yield from _flip_and_answer(template, slots["answer"][0], slots["text"], prompts)
+
+
+def _flip_and_answer(
+    template: Template, answer: str, text_slots: tuple[str, ...], prompts: TemplatePrompts
+) -> Iterator[tuple[str, str]]:
+    words = prompts.vocabulary
+    if answer in text_slots and answer != template.flip:
+        yield "answer", f"the answer's slot {answer!r} stands in the text too; only the flipped slot may be both"
+    classed = True
+    for key, slot in (("answer", answer), ("flip", template.flip)):
+        entries = words.get(slot)
+        if isinstance(entries, tuple):
+            classed = False
+            yield key, f"the slot {slot!r} has no classes, as {{singular: [..], plural: [..]}}, so it has no other side"
+        elif entries and len(entries) < 2:
+            yield key, f"the slot {slot!r} has one class only, so it has no other side"
+        elif entries and (same := _own_twin(entries)):
+            yield key, f"the slot {slot!r} has {same!r} in two classes at the same index, so nothing would differ"
+    if classed and answer in words and template.flip in words and set(words[answer]) != set(words[template.flip]):
+        yield (
+            "flip",
+            f"the flipped slot's class sets the answer, but {template.flip!r} has the classes "
+            f"{', '.join(words[template.flip])} and {answer!r} has {', '.join(words[answer])}",
+        )
+
+
+def _own_twin(classes: Mapping[str, tuple[str, ...]]) -> str | None:
+    """Return a word that two classes have at the same index."""
+    rows = zip(*classes.values(), strict=False)
+    return next((word for twins in rows for word in twins if twins.count(word) > 1), None)
+
+
+def _positions(prompts: TemplatePrompts | FilePrompts, ablation: Ablation) -> Iterator[Finding]:
+    positions = ablation.positions
+    if positions in ("all", "last"):
+        return
+    path: Path = ("ablation", "positions")
+    if isinstance(prompts, FilePrompts):
+        yield path, f"prompts from a file have no slot {positions!r}; write all or last"
+        return
+    for template in prompts.templates:
+        if f"{{{positions}}}" not in template.text:
+            text = f"template {template.id!r} has no slot {positions!r}; write all, last, or a slot of every template"
+            yield path, text
+
+
+def _groups(circuit: Mapping[str, Group]) -> Iterator[Finding]:
+    owners: dict[str, str] = {}
+    for name, group in circuit.items():
+        if not (group.heads or group.mlps or group.layers or group.embed):
+            yield ("circuit", name), "the group names no part; give heads, mlps, layers or embed"
+        if group.role is not None and not (group.heads or group.layers):
+            yield ("circuit", name, "role"), "only heads have a role; name the group's heads"
+        for index, head in enumerate(group.heads):
+            if (owner := owners.get(head)) is not None:
+                yield ("circuit", name, "heads", index), f"{head} is already in the group {owner!r}"
+            owners[head] = name
+
+
+def _subject(spec: Spec, claims: Claims) -> Iterator[Finding]:
+    """Yield the claims that have nothing to speak of, and a circuit that cannot fail."""
+    about_circuit = [check for check in CHECKS[1:] if getattr(claims, check) is not None]
+    total = spec.model.layers * spec.model.heads
+    if about_circuit and not spec.members:
+        yield ("circuit",), f"the circuit names no part, but {', '.join(about_circuit)} speak of one"
+    elif about_circuit and len(spec.member_heads) == total:
+        yield ("circuit",), f"the circuit has all {total} heads of the model, so its claims could not fail; name fewer"
+    if not spec.member_heads and spec.members:
+        for check in ("controls", "heads", "roles"):
+            if getattr(claims, check) is not None:
+                yield ("claims", check), "this check needs a head in the circuit, and no group names one"
+        if claims.necessity is not None and claims.necessity.of == "heads":
+            yield ("claims", "necessity", "of"), "no group names a head to take out; write of: all"
+    if claims.roles is not None and not any(group.role for group in spec.circuit.values()):
+        yield ("claims", "roles"), "no group has a role; give one, as role: {name: number_mover}"

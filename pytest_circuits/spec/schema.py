@@ -1,0 +1,338 @@
+"""The keys of a spec file, their types, defaults and limits, as frozen pydantic models."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
+
+from .components import Attention, Component, Head, Layer, Mlp, Named, parse_component
+
+CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
+"""The checks that a spec may declare, in the order in which they are told."""
+
+
+class Section(BaseModel):
+    """A mapping of a spec: unknown keys and silent conversions are refused, and it never changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def _named(text: str, info: ValidationInfo, kinds: tuple[type[Named], ...], expected: str) -> str:
+    """Return the canonical name of a part of one of the `kinds`, inside the model whose size the context tells."""
+    part = parse_component(text)
+    if not isinstance(part, kinds):
+        raise ValueError(f"{text!r} names something else; here only {expected}")
+    size: dict[str, int] = info.context or {}
+    for axis, limit in size.items():
+        index = getattr(part, axis[:-1], 0)
+        if index >= limit:
+            last = limit - 1
+            raise ValueError(f"{part} is outside the model: model.{axis} is {limit}, so they count from 0 to {last}")
+    return str(part)
+
+
+def _head(text: str, info: ValidationInfo) -> str:
+    return _named(text, info, (Head, Attention), "a head such as L9H10, or all heads of a layer, L9.attn")
+
+
+def _mlp(text: str, info: ValidationInfo) -> str:
+    return _named(text, info, (Mlp,), "an MLP such as L9.mlp")
+
+
+def _layer(text: str, info: ValidationInfo) -> str:
+    return _named(text, info, (Layer,), "a whole layer such as L9")
+
+
+def _slot_name(name: str) -> str:
+    if name in ("all", "last"):
+        raise ValueError(f"a slot cannot be called {name!r}: ablation.positions gives that word another meaning")
+    return name
+
+
+HeadName = Annotated[str, AfterValidator(_head), Field(examples=["L9H10", "L9.attn"])]
+MlpName = Annotated[str, AfterValidator(_mlp), Field(examples=["L9.mlp"])]
+LayerName = Annotated[str, AfterValidator(_layer), Field(examples=["L9"])]
+Text = Annotated[str, Field(min_length=1)]
+Identifier = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_-]*$")]
+SlotName = Annotated[Identifier, AfterValidator(_slot_name)]
+TemplateId = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Count = Annotated[int, Field(ge=1, le=1000)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+"""Excludes 1, which no finite number of prompts could prove."""
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, lt=0.5)]
+
+
+class Model(Section):
+    """The model whose circuit this is; another checkpoint must have the same architecture and size."""
+
+    checkpoint: Text
+    """What is tested when the command line names nothing else, and what a baseline is measured on."""
+    architecture: Text
+    """The `model_type` of the model's config.json, such as gpt2."""
+    layers: Count
+    heads: Count
+    """Query heads in each layer."""
+
+
+class Tokens(Section):
+    """How text becomes tokens."""
+
+    bos: Literal["auto", "always", "never"] = "auto"
+    """Whether a prompt begins with the BOS token; auto: as the tokenizer does by itself."""
+    join: str = " "
+    """The text between a prompt and its answer, unless the answer begins with a space of its own."""
+
+
+Words = Annotated[tuple[Text, ...], Field(min_length=1)]
+Classes = Annotated[dict[Identifier, Words], Field(min_length=1)]
+
+
+def _shape_of_vocabulary(value: Any) -> str:
+    return "<classes>" if isinstance(value, dict) else "<words>"
+
+
+Vocabulary = Annotated[
+    Annotated[Words, Tag("<words>")] | Annotated[Classes, Tag("<classes>")], Discriminator(_shape_of_vocabulary)
+]
+
+
+class Template(Section):
+    """A sentence with `{slots}`; each template is a stratum."""
+
+    id: TemplateId
+    text: Text
+    answer: Text
+    """Names the answer's slot, as `{verb}`."""
+    flip: Identifier
+    """The slot whose class differs between the clean and the corrupt prompt."""
+
+
+def _shape_of_include(value: Any) -> str:
+    return "<one>" if isinstance(value, str) else "<many>"
+
+
+class TemplatePrompts(Section):
+    """Prompts drawn from templates and vocabularies."""
+
+    include: Annotated[
+        Annotated[Text, Tag("<one>")] | Annotated[tuple[Text, ...], Tag("<many>")], Discriminator(_shape_of_include)
+    ] = ()
+    """Files with vocabulary and templates to share, as paths from this file; what the spec itself says wins."""
+    vocabulary: dict[SlotName, Vocabulary] = Field(default_factory=dict)
+    """The words of each slot: a list, or lists by class, such as singular and plural."""
+    templates: tuple[Template, ...] = ()
+    per_template: Annotated[int, Field(ge=8, le=10_000)] = 16
+    """Pairs taken from each template."""
+    seed: Annotated[int, Field(ge=0)] = 1
+
+
+class FilePrompts(Section):
+    """Prompts read from a CSV or JSONL file with the columns clean, corrupt, answer, foil, template."""
+
+    file: Text
+    """The path from this file."""
+
+
+def _kind_of_prompts(value: Any) -> str:
+    given = value.get("file") if isinstance(value, dict) else getattr(value, "file", None)
+    return "<templates>" if given is None else "<file>"
+
+
+Prompts = Annotated[
+    Annotated[TemplatePrompts, Tag("<templates>")] | Annotated[FilePrompts, Tag("<file>")],
+    Discriminator(_kind_of_prompts),
+]
+
+UNION_TAGS = frozenset({"<file>", "<templates>", "<words>", "<classes>", "<one>", "<many>"})
+"""What pydantic puts into an error's location for the chosen side of a union; none of it is a key of the file."""
+
+
+class Measure(Section):
+    """What is read from a run."""
+
+    metric: Literal["logit_diff", "prob_diff", "kl"] = "logit_diff"
+    position: Literal["last"] = "last"
+
+
+class Ablation(Section):
+    """What replaces a part that is taken out, and where: part of the claim."""
+
+    value: Literal["resample", "zero", "mean"] = "resample"
+    source: Literal["corrupt"] = "corrupt"
+    granularity: Literal["head"] = "head"
+    positions: Text = "all"
+    """Where a part is replaced: all, last, or a slot that every template has."""
+    floor: Literal["empty", "corrupt"] = "empty"
+    align: Literal["equal", "slot"] = "equal"
+
+
+class Role(Section):
+    """What a group's heads do."""
+
+    name: Literal["number_mover", "successor"]
+    at_least: Fraction | None = None
+
+
+class Group(Section):
+    """Parts that belong together, with the role of its heads."""
+
+    heads: tuple[HeadName, ...] = ()
+    mlps: tuple[MlpName, ...] = ()
+    layers: tuple[LayerName, ...] = ()
+    embed: bool = False
+    role: Role | None = None
+
+
+class Behaviour(Section):
+    """The task is still solved."""
+
+    accuracy_at_least: OpenFraction = 0.90
+    loss_at_most: Positive = 0.20
+
+
+class Faithfulness(Section):
+    """The circuit alone carries the behaviour."""
+
+    at_least: Positive = 0.80
+    drift_at_most: Positive = 0.10
+
+
+class Necessity(Section):
+    """Without the circuit the behaviour is gone."""
+
+    of: Literal["heads", "all"] | None = None
+    """What is taken out; heads where heads are named."""
+    at_least: Positive = 0.80
+    drift_at_most: Positive = 0.10
+
+
+class Controls(Section):
+    """Random circuits of the same size do worse."""
+
+    beats_random: OpenFraction = 0.90
+    match: Literal["layer", "size"] = "layer"
+
+
+class Heads(Section):
+    """Every head keeps its part in the behaviour."""
+
+    share_drift_at_most: Positive = 0.10
+    weaker_at_most: Positive | None = None
+    """Behaviour's loss limit where it is not given."""
+    keep_at_least: Fraction = 0.5
+
+
+class Roles(Section):
+    """The heads still do what their role says."""
+
+    drift_at_most: Positive = 0.10
+
+
+class Claims(Section):
+    """What is checked; a check that is named without limits takes the defaults."""
+
+    behaviour: Behaviour | None = None
+    faithfulness: Faithfulness | None = None
+    necessity: Necessity | None = None
+    controls: Controls | None = None
+    heads: Heads | None = None
+    roles: Roles | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name_means_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {name: {} if limits is None else limits for name, limits in data.items()}
+
+
+class Rates(Section):
+    """How often a verdict may be wrong."""
+
+    false_alarm: Rate = 0.01
+    missed_drift: Rate = 0.01
+
+
+class Spec(Section):
+    """A circuit, what is claimed of it, and how it is measured."""
+
+    format: Literal[1]
+    about: str = ""
+    source: str = ""
+    """Where the circuit was published."""
+    model: Model
+    tokens: Tokens = Tokens()
+    prompts: Prompts
+    measure: Measure = Measure()
+    ablation: Ablation = Ablation()
+    circuit: dict[Identifier, Group] = Field(default_factory=dict)
+    claims: Claims
+    rates: Rates = Rates()
+
+    @cached_property
+    def members(self) -> frozenset[Component]:
+        """The circuit: all groups united, layers and `L9.attn` expanded."""
+        return frozenset(part for group in self.circuit.values() for part in self._parts(group))
+
+    @cached_property
+    def member_heads(self) -> tuple[Head, ...]:
+        """The circuit's heads, sorted."""
+        return tuple(sorted(part for part in self.members if isinstance(part, Head)))
+
+    @cached_property
+    def roles(self) -> dict[str, tuple[Head, ...]]:
+        """The heads of each role, sorted."""
+        found: dict[str, set[Head]] = {}
+        for group in self.circuit.values():
+            if group.role is not None:
+                heads = {part for part in self._parts(group) if isinstance(part, Head)}
+                found.setdefault(group.role.name, set()).update(heads)
+        return {name: tuple(sorted(heads)) for name, heads in found.items()}
+
+    def group_of(self, head: Head) -> str | None:
+        """Return the group that names the head; a group that lists it wins over one that has its whole layer."""
+        for name, group in self.circuit.items():
+            if str(head) in group.heads:
+                return name
+        return next((name for name, group in self.circuit.items() if head in self._parts(group)), None)
+
+    @property
+    def embed(self) -> bool:
+        """Whether a group names the embeddings: then taking the circuit out replaces them too."""
+        return any(group.embed for group in self.circuit.values())
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The declared checks in the order of `CHECKS`."""
+        return tuple(name for name in CHECKS if getattr(self.claims, name) is not None)
+
+    @property
+    def necessity_of(self) -> Literal["heads", "all"]:
+        """What necessity takes out: what the claim says, else the heads where the circuit has some."""
+        stated = self.claims.necessity and self.claims.necessity.of
+        return stated or ("heads" if self.member_heads else "all")
+
+    def _parts(self, group: Group) -> list[Component]:
+        """Return a group's heads and MLPs."""
+        found: list[Component] = []
+        for part in map(parse_component, (*group.heads, *group.mlps, *group.layers)):
+            if isinstance(part, (Head, Mlp)):
+                found.append(part)
+            elif isinstance(part, (Attention, Layer)):
+                found += [Head(part.layer, head) for head in range(self.model.heads)]
+            if isinstance(part, Layer):
+                found.append(Mlp(part.layer))
+        return found

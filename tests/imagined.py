@@ -1,0 +1,99 @@
+"""Readings of an imagined model of 2 layers and 4 heads, of which one carries nearly all of the task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_circuits.checks import Comparison
+from pytest_circuits.gate.controls import RandomCircuits
+from pytest_circuits.records import Measured
+from pytest_circuits.spec.loader import SpecFile
+from pytest_circuits.spec.schema import Spec
+
+TEMPLATES = tuple(f"t{number}" for number in range(8))
+HEADS = tuple(f"L{layer}H{head}" for layer in range(2) for head in range(4))
+SHARES = {"L0H1": 0.15, "L1H2": 0.80}
+"""The share of the effect that each head carries; the others carry 0.01."""
+CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
+
+
+def spec_file(claims: dict[str, Any] | None = None, **changes: Any) -> SpecFile:
+    """Return a spec of the imagined model, as if it had been read from a file."""
+    data = {
+        "format": 1,
+        "model": {"checkpoint": "builtin:imagined", "architecture": "gpt2", "layers": 2, "heads": 4},
+        "prompts": {"vocabulary": {}, "templates": (), "seed": 7},
+        "circuit": {
+            "mover": {"heads": ("L1H2",), "role": {"name": "number_mover", "at_least": 0.5}},
+            "counter": {"heads": ("L0H1",), "mlps": ("L0.mlp",), "role": {"name": "successor"}},
+        },
+        "claims": {check: {} for check in CHECKS} if claims is None else claims,
+    }
+    return SpecFile(
+        path=Path("specs/imagined.circuit.yaml"),
+        circuit="specs/imagined",
+        spec=Spec.model_validate(data | changes),
+        lines={("claims",): 30, ("claims", "heads"): 35, ("claims", "heads", "keep_at_least"): 36},
+        sha256="0" * 64,
+        identity="1" * 64,
+    )
+
+
+def reading(
+    *, per_template: int = 16, noise: float = 0.0, spread: float = 0.02, seed: int = 0, unit: float = 10.0, **parts: Any
+) -> Measured:
+    """Return the reference's reading, or one with other `parts`.
+
+    Every effect is a part of `unit` logits and varies with standard deviation `spread` of it from prompt to prompt;
+    `shares` replaces the share of single heads.
+    """
+    random = np.random.default_rng(seed)
+    templates = tuple(name for name in TEMPLATES for _ in range(per_template))
+    shares = dict.fromkeys(HEADS, 0.01) | SHARES | parts.pop("shares", {})
+    effect = unit * parts.pop("effect", 1.0)
+    circuit, knockout = parts.pop("faithfulness", 0.95), parts.pop("necessity", 0.97)
+
+    def some(mean: float) -> np.ndarray:
+        return effect * (mean + spread * random.standard_normal(len(templates)))
+
+    floor = unit * (-0.4 + 0.1 * random.standard_normal(len(templates)))
+    clean = floor + some(1.0)
+    return Measured(
+        **{
+            "templates": templates,
+            "clean": clean,
+            "corrupt": clean - some(1.1),
+            "clean_logit_diff": clean,
+            "circuit": floor + some(circuit),
+            "knockout": clean - some(knockout),
+            "floor": floor,
+            "heads": {head: clean - some(shares[head]) for head in HEADS},
+            "attention": {"L1H2": np.clip(some(0.95) / effect, 0, 1)},
+            "successor": {"L0H1": {"letters": (24, 25), "numerals": (58, 59), "weekdays": (7, 7)}},
+            "noise": noise,
+            **parts,
+        }
+    )
+
+
+def compared(
+    observed: Measured, reference: Measured | None, *, file: SpecFile | None = None, **changes: Any
+) -> Comparison:
+    """Return the comparison of two readings, against random circuits that do nothing."""
+    return replace(
+        Comparison(
+            file=file or spec_file(),
+            checkpoint="tuned",
+            observed=observed,
+            reference=reference,
+            reference_name="builtin:imagined",
+            identical=False,
+            missing=None,
+            random_circuits=lambda: RandomCircuits((0.1,) * 100, possible=1000, exhaustive=False),
+        ),
+        **changes,
+    )

@@ -1,0 +1,128 @@
+"""What a spec must keep beyond the types of its keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import Project
+
+PLAIN = '{id: plain, text: "the {subject}", answer: "{verb}", flip: subject}'
+
+RULES = [
+    # (replaced, by, line:column, path, text)
+    (", keys]}", "]}", "7:14", "prompts.vocabulary.subject",
+     "the classes must have equally many words, because a word's twin has the same index: singular has 3, plural has 2"),
+    ("id: plain", "id: near", "13:12", "prompts.templates.1.id",
+     "template 0 has the id 'near' too; each template is a stratum of its own"),
+    (PLAIN, PLAIN.replace('}"', '} "', 1), "13:25", "prompts.templates.1.text", "the text begins or ends with a space; `tokens."),
+    (PLAIN, PLAIN.replace('"the', '" the'), "13:25", "prompts.templates.1.text", "the text begins or ends with a space"),
+    (PLAIN, PLAIN.replace("the {", "the { {"), "13:25", "prompts.templates.1.text", "a brace here belongs to no slot; a slot"),
+    (PLAIN, PLAIN.replace("the {", "{subjct} {"), "13:25", "prompts.templates.1.text",
+     "the slot 'subjct' has no vocabulary; did you mean 'subject'?"),
+    (PLAIN, PLAIN.replace("{verb}", "{be}"), "13:50", "prompts.templates.1.answer",
+     "the slot 'be' has no vocabulary; known here: subject, verb, near, unused"),
+    (PLAIN, PLAIN.replace("{verb}", "is"), "13:50", "prompts.templates.1.answer",
+     "the answer must have one slot, as {verb}, found 0"),
+    (PLAIN, PLAIN.replace("{verb}", "{verb}{verb}"), "13:50", "prompts.templates.1.answer", "must have one slot, as {verb}, fou"),
+    (PLAIN, PLAIN.replace("{verb}", "{near}"), "13:50", "prompts.templates.1.answer",
+     "the slot 'near' has no classes, as {singular: [..], plural: [..]}, so it has no other side"),
+    (PLAIN, PLAIN.replace("flip: subject", "flip: near").replace("the {", "{near} {"), "13:69", "prompts.templates.1.flip",
+     "the slot 'near' has no classes"),
+    (PLAIN, PLAIN.replace("flip: subject", "flip: subjet"), "13:66", "prompts.templates.1.flip",
+     "the text has no slot 'subjet'; did you mean 'subject'?"),
+    (PLAIN, PLAIN.replace("the {", "{verb} {"), "13:53", "prompts.templates.1.answer",
+     "the answer's slot 'verb' stands in the text too; only the flipped slot may be both"),
+    ("{singular: [is, was], plural: [are, were]}", "{one: [is, was], many: [are, were]}", "12:75", "prompts.templates.0.flip",
+     "the flipped slot's class sets the answer, but 'subject' has the classes singular, plural and 'verb' has one, many"),
+    ("{singular: [is, was], plural: [are, were]}", "{singular: [is, was]}", "12:59", "prompts.templates.0.answer",
+     "the slot 'verb' has one class only, so it has no other side"),
+    ("plural: [are, were]", "plural: [are, was]", "12:59", "prompts.templates.0.answer",
+     "the slot 'verb' has 'was' in two classes at the same index, so nothing would differ"),
+    ("dogs,", "dog,", "12:75", "prompts.templates.0.flip", "the slot 'subject' has 'dog' in two classes at the same index"),
+    ("positions: all", "positions: near", "17:57", "ablation.positions",
+     "template 'plain' has no slot 'near'; write all, last, or a slot of every template"),
+    ("layers: [L1], embed: true}", "role: {name: successor}}", "20:35", "circuit.readers.role",
+     "only heads have a role; name the group's heads"),
+    ("  readers:", "  empty: {}\n  readers:", "20:10", "circuit.empty", "the group names no part; give heads, mlps, layers or embed"),
+    ("[L2H0, L3.attn]", "[L2H0, a2.h0]", "19:32", "circuit.number_mover.heads.1", "L2H0 is already in the group 'number_mover'"),
+    ("{mlps: [L0.mlp]", "{heads: [L2H0], mlps: [L0.mlp]", "20:21", "circuit.readers.heads.0",
+     "L2H0 is already in the group 'number_mover'"),
+    (", role: {name: number_mover, at_least: 0.5}}", "}", "24:9", "claims.roles", "no group has a role; give one, as role: {"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "place", "path", "text"), RULES, ids=[row[4][:60] for row in RULES])
+def test_a_broken_rule_is_told_where_it_stands(
+    old: str, new: str, place: str, path: str, text: str, project: Project, change: Callable[..., str]
+) -> None:
+    found = project.problems(change((old, new)))
+
+    at_path = [line for line in found if f": {path}: " in line]
+    assert at_path, found
+    assert at_path[0].startswith(f"specs/a.circuit.yaml:{place}: ")
+    assert text in at_path[0]
+
+
+CIRCUIT = """circuit:
+  number_mover: {heads: [L2H0, L3.attn], role: {name: number_mover, at_least: 0.5}}
+  readers: {mlps: [L0.mlp], layers: [L1], embed: true}
+"""
+CLAIMS = """claims:
+  behaviour: {accuracy_at_least: 0.90, loss_at_most: 0.20}
+  heads: {share_drift_at_most: 0.10, keep_at_least: 0.5}
+  roles:
+"""
+
+SUBJECTS = [
+    ("circuit: {}", "claims: {heads: , necessity: }",
+     ["18:10: circuit: the circuit names no part, but necessity, heads speak of one"]),
+    ("# no circuit", "claims: {faithfulness: }",
+     ["1:1: circuit: the circuit names no part, but faithfulness speak of one"]),
+    ("circuit: {all: {heads: [L0.attn, L1.attn, L2.attn], layers: [L3]}}", "claims: {faithfulness: }",
+     ["18:10: circuit: the circuit has all 48 heads of the model, so its claims could not fail; name fewer"]),
+    ("circuit: {mlps: {mlps: [L0.mlp]}}", "claims: {heads: , controls: , necessity: {of: heads}}",
+     ["19:17: claims.heads: this check needs a head in the circuit, and no group names one",
+      "19:29: claims.controls: this check needs a head in the circuit, and no group names one",
+      "19:46: claims.necessity.of: no group names a head to take out; write of: all"]),
+    ("circuit: {a: {heads: [L0H0]}}", "claims: {}",
+     ["19:9: claims: no check is declared, so nothing could fail; declare one of behaviour, faithfulness, necessity, co"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("circuit", "claims", "expected"), SUBJECTS, ids=[row[2][0][:70] for row in SUBJECTS])
+def test_claims_need_a_circuit_that_can_fail(
+    circuit: str, claims: str, expected: list[str], project: Project, change: Callable[..., str]
+) -> None:
+    found = project.problems(change((CIRCUIT, circuit + "\n"), (CLAIMS, claims + "\n")))
+
+    assert len(found) == len(expected), found
+    for line, start in zip(sorted(found), sorted(expected), strict=True):
+        assert line.startswith(f"specs/a.circuit.yaml:{start}")
+
+
+@pytest.mark.parametrize("circuit", ["circuit: {}", "# none", "circuit: {all: {layers: [L0, L1, L2, L3]}}"])
+def test_behaviour_alone_needs_no_circuit(circuit: str, project: Project, change: Callable[..., str]) -> None:
+    spec = project.load(change((CIRCUIT, circuit + "\n"), (CLAIMS, "claims: {behaviour: }\n"))).spec
+
+    assert spec.declared == ("behaviour",)
+
+
+def test_a_circuit_of_mlps_may_be_faithful_and_necessary(project: Project, change: Callable[..., str]) -> None:
+    text = change((CIRCUIT, "circuit: {a: {mlps: [L0.mlp]}}\n"), (CLAIMS, "claims: {faithfulness: , necessity: }\n"))
+
+    assert project.load(text).spec.necessity_of == "all"
+
+
+def test_positions_may_be_a_slot_that_every_template_has(project: Project, change: Callable[..., str]) -> None:
+    assert project.load(change(("positions: all", "positions: subject"))).spec.ablation.positions == "subject"
+
+
+def test_the_answer_may_be_the_flipped_slot_itself(project: Project, change: Callable[..., str]) -> None:
+    text = change((PLAIN, '{id: again, text: "the {subject} and the", answer: "{subject}", flip: subject}'))
+
+    assert project.load(text).spec.prompts.templates[1].answer == "{subject}"
