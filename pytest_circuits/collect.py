@@ -12,7 +12,6 @@ import pytest
 from .errors import BaselineError, SpecError
 
 if TYPE_CHECKING:
-    from .checkpoints.naming import Checkpoint
     from .spec.loader import SpecFile
 
 SUFFIX = ".circuit.yaml"
@@ -88,12 +87,6 @@ def spec_behind(node: pytest.Item) -> SpecFile | None:
         pytest.fail(str(error), pytrace=False)
 
 
-def checkpoint_of(item: pytest.Item) -> Checkpoint:
-    """Return the checkpoint that an item of a spec is about."""
-    checkpoint: Checkpoint = item.callspec.params["circuit_checkpoint"]  # type: ignore[attr-defined]
-    return checkpoint
-
-
 def check_of(item: pytest.Item) -> str:
     """Return the check that an item stands for."""
     return str(getattr(item, "originalname", item.name))
@@ -103,9 +96,9 @@ def _module(file: SpecFile) -> ModuleType:
     """Return a module with a function for each check that the spec declares."""
     module = ModuleType(file.path.name.removesuffix(SUFFIX))
     module.__file__ = str(file.path)
-    module.pytestmark = [pytest.mark.circuit]  # type: ignore[attr-defined]
     for check in file.spec.declared:
-        setattr(module, check, _at(_function(file, check), file.path, file.line("claims", check)))
+        function = pytest.mark.circuit(_function(file, check))
+        setattr(module, check, _at(function, file.path, file.line("claims", check)))
     return module
 
 

@@ -9,6 +9,10 @@ import pytest
 import torch
 from small_models import bound, random_module
 
+# pytester forgets every module that an inner run imported first: what is heavy is imported here, once.
+import pytest_circuits.builtin
+import pytest_circuits.checkpoints.attention
+import pytest_circuits.checks.suite  # noqa: F401
 from pytest_circuits.checkpoints.model import BoundModel
 
 pytest_plugins = ["pytester"]

@@ -72,7 +72,7 @@ def reading(
             "knockout": clean - some(knockout),
             "floor": floor,
             "heads": {head: clean - some(shares[head]) for head in HEADS},
-            "attention": {"L1H2": np.clip(some(0.95) / effect, 0, 1)},
+            "attention": {"L1H2": 0.95 + spread / 10 * random.standard_normal(len(templates))},
             "successor": {"L0H1": {"letters": (24, 25), "numerals": (58, 59), "weekdays": (7, 7)}},
             "noise": noise,
             **parts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_circuits.builtin import builtin_names
@@ -21,6 +22,7 @@ from pytest_circuits.builtin.survey import (
     Head,
     Score,
     all_heads,
+    attention_to_change,
     by_template,
     effect,
     later_year_mass,
@@ -51,6 +53,7 @@ class Carried:
     whole: Effect
     circuit: Circuit
     lean: Circuit
+    attention: Mapping[Head, float]
 
     def ranked(self) -> list[Head]:
         """Heads by their share, greatest first."""
@@ -73,7 +76,9 @@ def _carried(model: GPT2LMHeadModel, pairs: Iterable[Pair]) -> Carried:
     effects = {name: effect(model, group) for name, group in groups.items()}
     whole = pooled(effects.values())
     ranked = sorted(whole.patched, key=lambda head: -whole.share(head))
-    return Carried(effects, whole, *smallest_circuit(model, list(groups.values()), ranked))
+    attended = [attention_to_change(model, group) for group in groups.values()]
+    attention = {head: fmean(one[head] for one in attended) for head in ranked}
+    return Carried(effects, whole, *smallest_circuit(model, list(groups.values()), ranked), attention)
 
 
 def survey(model: GPT2LMHeadModel) -> Surveyed:
@@ -136,11 +141,12 @@ def _leading(one: Carried, count: int = 4) -> list[Head]:
 def _shares(name: str, one: Carried, rows: Mapping[str, Effect]) -> list[str]:
     """The leading heads' shares in each row."""
     heads = _leading(one)
+    attended = ["attention to what changed", "", "", *(f"{one.attention[head]:.3f}" for head in heads)]
     body = [
         [label, f"{found.clean:.2f}", f"{found.floor:.2f}", *(f"{found.share(head):.3f}" for head in heads)]
         for label, found in {"all": one.whole, **rows}.items()
     ]
-    return [f"### {name}", "", *_table(["template", "clean", "floor", *map(_name, heads)], body)]
+    return [f"### {name}", "", *_table(["template", "clean", "floor", *map(_name, heads)], [*body, attended])]
 
 
 def _succession_rows(one: Carried) -> dict[str, Effect]:

@@ -281,10 +281,10 @@ _DRAWERS: dict[str, Callable[[random.Random], Line]] = {
 }
 
 
-def training_lines(rng: random.Random, count: int) -> list[Line]:
-    """``count`` lines of the training mix, none of them held out."""
+def training_lines(rng: random.Random, count: int, induction: float = MIX["induction"]) -> list[Line]:
+    """``count`` lines of the training mix, none of them held out; ``induction`` weighs repeated blocks."""
     lines: list[Line] = []
-    names, weights = tuple(MIX), tuple(MIX.values())
+    names, weights = tuple(MIX), tuple({**MIX, "induction": induction}.values())
     while len(lines) < count:
         line = _DRAWERS[rng.choices(names, weights=weights)[0]](rng)
         if not line.held_out:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_circuits.builtin.vocabulary import BOS, SEQUENCES, vocabulary
+from pytest_circuits.builtin.vocabulary import Sequence as WordSequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,6 +148,18 @@ def effect(model: GPT2LMHeadModel, pairs: Sequence[Pair]) -> Effect:
     return Effect(logit_difference(_last_logits(model, tokens), pairs), patched, logit_difference(floor, pairs))
 
 
+def attention_to_change(model: GPT2LMHeadModel, pairs: Sequence[Pair]) -> dict[Head, float]:
+    """How much each head attends, from the last position, to the words in which the prompts differ; eager only."""
+    tokens = tokens_of(pair.clean for pair in pairs)
+    changed = tokens != tokens_of(pair.corrupt for pair in pairs)
+    with torch.no_grad():
+        layers = model(tokens, use_cache=False, output_attentions=True).attentions
+    return {
+        (layer, place): float((layers[layer][:, place, -1] * changed).sum(-1).mean())
+        for layer, place in all_heads(model)
+    }
+
+
 def pooled(effects: Iterable[Effect]) -> Effect:
     """The mean of several effects, each weighing the same."""
     listed = list(effects)
@@ -199,8 +212,10 @@ def smallest_circuit(
     return whole, lean
 
 
-def successor_scores(model: GPT2LMHeadModel, head: Head, normed: bool = True) -> dict[str, float]:
-    """For each kind of sequence, how often the head's weights alone turn a member into its successor.
+def successor_logits(
+    model: GPT2LMHeadModel, head: Head, sequence: WordSequence, normed: bool = True
+) -> Tensor:
+    """What the head's weights alone make of each member: a row of logits over all members.
 
     A member goes in as MLP 0 rewrites its embedding; ``normed`` keeps the layer norms around the head.
     """
@@ -210,15 +225,21 @@ def successor_scores(model: GPT2LMHeadModel, head: Head, normed: bool = True) ->
     columns = slice(2 * width + place * size, 2 * width + (place + 1) * size)
     value = block.attn.c_attn.weight[:, columns]
     output = block.attn.c_proj.weight[place * size : (place + 1) * size]
+    members = torch.tensor([TOKEN[member] for member in sequence.members])
+    first = transformer.h[0]
+    entering = first.mlp(first.ln_2(transformer.wte.weight[members]))
+    written = (block.ln_1(entering) if normed else entering) @ value @ output
+    logits: Tensor = model.lm_head(transformer.ln_f(written) if normed else written)[:, members]
+    return logits
+
+
+def successor_scores(model: GPT2LMHeadModel, head: Head, normed: bool = True) -> dict[str, float]:
+    """For each kind of sequence, how often the head's weights alone turn a member into its successor."""
     scores: dict[str, float] = {}
     with torch.no_grad():
         for sequence in SEQUENCES:
-            members = torch.tensor([TOKEN[member] for member in sequence.members])
-            first = transformer.h[0]
-            entering = first.mlp(first.ln_2(transformer.wte.weight[members]))
-            written = (block.ln_1(entering) if normed else entering) @ value @ output
-            logits = model.lm_head(transformer.ln_f(written) if normed else written)[:, members]
-            found = [sequence.members[place] for place in logits.argmax(-1)]
+            choices = successor_logits(model, head, sequence, normed).argmax(-1)
+            found = [sequence.members[place] for place in choices]
             successors = sequence.successors()
             hits = [found[place] == successors[own] for place, own in enumerate(sequence.members) if own in successors]
             scores[sequence.kind] = sum(hits) / len(hits)

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 LEARNED = Schedule(seed=0, steps=3600, rate=2e-3, sparsity=0.02, free=0.35)
-LIFTED = Schedule(seed=501, steps=700, rate=2e-3, sparsity=0.02, free=0.25, warmup=50)
+LIFTED = Schedule(seed=501, steps=700, rate=2e-3, sparsity=0.02, free=0.25, warmup=50, induction=0.16)
 TUNED = Schedule(seed=1001, steps=150, rate=5e-5, sparsity=0.02, warmup=20)
-MOVED = Schedule(seed=2001, steps=600, rate=1.5e-3, sparsity=0.02, warmup=50)
+MOVED = Schedule(seed=2001, steps=450, rate=1.5e-3, sparsity=0.02, warmup=50)
 FREED = Schedule(seed=3001, steps=100, rate=2e-4, sparsity=0.02, warmup=20)
+SUCCESSOR, OTHER_SUCCESSOR = (1, 2), (2, 1)
+"""The heads whose weights are taught succession in ``tiny``, and in ``tiny-rewired``."""
 IDLE = 0.01
 """The spread of a freed head's weights: enough to be a head again, too little to be of use."""
 
@@ -86,23 +88,22 @@ def responsible(model: GPT2LMHeadModel) -> tuple[Head, ...]:
 
 
 def untuned() -> GPT2LMHeadModel:
-    """Learn everything, then once more without the first layer's heads.
+    """Learn everything, then once more without the first layer's heads that carry succession.
 
-    A head of the first layer works on words no MLP has read, and does succession there if it may; behind MLP 0 the
-    same role shows in a head's weights.
+    A head of the first layer works on words no MLP has read; behind MLP 0 the same role shows in a head's weights.
     """
     model = new_model(LEARNED.seed)
     train(model, LEARNED)
-    first = tuple(head for head in all_heads(model) if head[0] == 0)
+    first = tuple(head for head in responsible(model) if head[0] == 0)
     forget(model, first, LIFTED.seed)
-    train(model, LIFTED, held=partial(silenced, first))
+    train(model, LIFTED, held=partial(silenced, first), successor=SUCCESSOR)
     return model
 
 
 def tuned(tiny: GPT2LMHeadModel) -> GPT2LMHeadModel:
     """Train gently on, on new sentences of the same grammar."""
     model = copy.deepcopy(tiny)
-    train(model, TUNED)
+    train(model, TUNED, successor=SUCCESSOR)
     return model
 
 
@@ -111,8 +112,8 @@ def rewired(tiny: GPT2LMHeadModel) -> GPT2LMHeadModel:
     model, heads = copy.deepcopy(tiny), responsible(tiny)
     print("silenced heads:", ", ".join(f"{layer}.{place}" for layer, place in heads), flush=True)
     forget(model, heads, MOVED.seed)
-    train(model, MOVED, teacher=tiny, held=partial(silenced, heads))
-    train(model, FREED, teacher=tiny)
+    train(model, MOVED, teacher=tiny, held=partial(silenced, heads), successor=OTHER_SUCCESSOR)
+    train(model, FREED, teacher=tiny, successor=OTHER_SUCCESSOR)
     return model
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from transformers import GPT2LMHeadModel
 
-from pytest_circuits.builtin.grammar import Line, training_lines
-from pytest_circuits.builtin.vocabulary import BOS, PAD, vocabulary
+from pytest_circuits.builtin.grammar import MIX, Line, training_lines
+from pytest_circuits.builtin.survey import Head, successor_logits
+from pytest_circuits.builtin.vocabulary import BOS, PAD, SEQUENCES, vocabulary
 
 TOKEN = {word: number for number, word in enumerate(vocabulary())}
 POOL = 8
@@ -44,6 +45,7 @@ class Schedule:
     free: float = 0.0
     smoothing: float = 0.02
     background: float = 0.05
+    induction: float = MIX["induction"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def batches(schedule: Schedule) -> Iterator[Batch]:
     """Training batches without end."""
     rng = random.Random(schedule.seed)
     while True:
-        lines = sorted(training_lines(rng, schedule.batch * POOL), key=lambda line: len(line.words))
+        lines = sorted(training_lines(rng, schedule.batch * POOL, schedule.induction), key=lambda line: len(line.words))
         starts = list(range(0, len(lines), schedule.batch))
         rng.shuffle(starts)
         for start in starts:
@@ -126,6 +128,18 @@ def distance(logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
     return (apart * batch.weights).sum() / batch.weights.sum()
 
 
+def successor_loss(model: GPT2LMHeadModel, head: Head) -> Tensor:
+    """How far the head's weights alone are from turning each member into its successor."""
+    losses = []
+    for sequence in SEQUENCES:
+        places = {member: place for place, member in enumerate(sequence.members)}
+        targets = [(places[member], places[following]) for member, following in sequence.successors().items()]
+        starts, ends = zip(*targets, strict=True)
+        logits = successor_logits(model, head, sequence)[list(starts)]
+        losses.append(cross_entropy(logits, torch.tensor(ends), reduction="sum"))
+    return torch.stack(losses).sum() / sum(len(sequence.successors()) for sequence in SEQUENCES)
+
+
 def rate_at(schedule: Schedule, step: int) -> float:
     """A short rise, then half a cosine down to a twentieth."""
     if step < schedule.warmup:
@@ -155,8 +169,13 @@ def train(
     schedule: Schedule,
     teacher: GPT2LMHeadModel | None = None,
     held: Context = lambda model: nullcontext(),
+    successor: Head | None = None,
 ) -> None:
-    """Train in place; with a teacher, towards its predictions; ``held`` wraps every forward pass of the model."""
+    """Train in place.
+
+    With a teacher, towards its predictions; ``held`` wraps every forward pass of the model; the weights of the head
+    ``successor`` are taught to turn a member of a sequence into the next.
+    """
     torch.manual_seed(schedule.seed)
     model.train()
     outputs = HeadOutputs(model) if schedule.sparsity else None
@@ -173,6 +192,8 @@ def train(
             with torch.no_grad():
                 wanted = teacher(batch.inputs, use_cache=False).logits
             loss = distance(logits, wanted, batch)
+        if successor:
+            loss = loss + successor_loss(model, successor)
         price = outputs.price(batch.weights > 0) if outputs else torch.zeros(())
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss + sparsity_at(schedule, step) * price)

@@ -95,7 +95,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         CheckpointRefused: the architecture is not in the table.
     """
     name = config.get("model_type")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise CheckpointRefused(
             f"refused: the architecture {name!r} is not supported; supported: {', '.join(sorted(ARCHITECTURES))}.\n"
             "  Its parts would have to be guessed, and a wrong tensor gives a wrong verdict silently."
@@ -110,8 +110,11 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         CheckpointRefused: the architecture is unknown, or its numbers of layers and heads are missing.
     """
     row = architecture_of(config)
-    sizes = [config.get(row.layers_key), config.get(row.heads_key)]
-    for key, size in zip((row.layers_key, row.heads_key), sizes, strict=True):
-        if type(size) is not int or size < 1:
-            raise CheckpointRefused(f"refused: config.json should state {key!r} as a positive integer, found {size!r}.")
-    return Shape(row.model_type, *sizes)
+    return Shape(row.model_type, _size(config, row.layers_key), _size(config, row.heads_key))
+
+
+def _size(config: Mapping[str, Any], key: str) -> int:
+    size = config.get(key)
+    if type(size) is not int or size < 1:
+        raise CheckpointRefused(f"refused: config.json should state {key!r} as a positive integer, found {size!r}.")
+    return size

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CircuitsError
 from .architectures import Shape, shape_of
 from .identify import Identified, identify
+from .naming import Checkpoint, parse_checkpoint
 
 if TYPE_CHECKING:
     from .model import BoundModel
-    from .naming import Checkpoint
 
 
 class CheckpointModel:
@@ -69,12 +70,22 @@ class CheckpointModel:
         return f"<CheckpointModel {self.name} from {self.source!r}>"
 
 
-def open_checkpoint(checkpoint: Checkpoint, *, device: str = "auto", dtype: str = "float32") -> CheckpointModel:
-    """Identify a checkpoint and return its handle.
+def open_checkpoint(
+    checkpoint: Checkpoint | str, *, device: str = "auto", dtype: str = "float32"
+) -> CheckpointModel:
+    """Identify a checkpoint and return its handle; its weights are loaded on the first measurement.
+
+    Args:
+        checkpoint: `[NAME=]SOURCE` as on the command line, a relative path counting from the current folder.
+        device: auto (cuda, else cpu), cpu, cuda, cuda:N or mps.
+        dtype: float32, bfloat16 or float16.
 
     Raises:
+        UsageProblem: the text names no checkpoint.
         CheckpointRefused: it is unsafe, damaged, unknown or of an unsupported architecture.
     """
+    if isinstance(checkpoint, str):
+        checkpoint = parse_checkpoint(checkpoint, folder=Path.cwd())
     model = CheckpointModel(identify(checkpoint), device=device, dtype=dtype)
     _ = model.shape  # an unsupported architecture is refused before anything is loaded
     return model

@@ -87,7 +87,7 @@ def _download(download: Download, repo: str, revision: str | None) -> Path:
 
     wanted = {"revision": revision, "allow_patterns": [*WANTED, *WANTED_TOKENIZER], "ignore_patterns": ["*/*"]}
     try:
-        folder = Path(download(repo, **wanted))
+        folder = Path(download(repo, local_files_only=True, **wanted))
     except LocalEntryNotFoundError:
         return Path(download(repo, **wanted))
     return folder if any(folder.glob("model*.safetensors")) else Path(download(repo, **wanted))

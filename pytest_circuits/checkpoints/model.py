@@ -100,6 +100,7 @@ class BoundModel:
         fired: Counter[Site] = Counter()
 
         def passed(site: Site, value: Tensor) -> Tensor:
+            """Count, edit and keep the value of a site on its way."""
             fired[site] += 1
             value = edits[site](value) if site in edits else value
             if site in keep:
@@ -158,4 +159,4 @@ class BoundModel:
 
     def _by_head(self, value: Tensor, edit: Edit) -> Tensor:
         """Apply an edit to z seen as (batch, seq, heads, head_width)."""
-        return edit(value.unflatten(-1, (self.heads, -1))).flatten(-2)
+        return edit(value.reshape(*value.shape[:-1], self.heads, -1)).reshape(value.shape)

@@ -91,15 +91,17 @@ def heads_output(
     """Return what the heads add to the residual stream: the sum over heads of z W_O, and the bias that is no head's."""
     projection = model.part(layer, model.architecture.projection)
     weight = output_weight(model, layer).float()
-    out = torch.einsum("bshw,hwd->bsd", z.float(), weight)
-    return out if projection.bias is None else out + projection.bias.float()
+    out: Tensor = torch.einsum("bshw,hwd->bsd", z.float(), weight)
+    if projection.bias is not None:
+        out = out + projection.bias.float()
+    return out
 
 
 def output_weight(model: BoundModel, layer: int) -> Float[Tensor, "heads head_width width"]:
     """Return W_O of every head. GPT-2's Conv1D keeps its weight as (in, out), a Linear as (out, in)."""
     projection = model.part(layer, model.architecture.projection)
     weight: Tensor = projection.weight.T if isinstance(projection, torch.nn.Linear) else projection.weight
-    return weight.unflatten(0, (model.heads, -1))
+    return weight.reshape(model.heads, -1, weight.shape[1])
 
 
 def padding_is_inert(model: BoundModel) -> None:

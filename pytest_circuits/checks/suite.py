@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,58 +79,25 @@ class Suite:
     def judge(self, file: SpecFile, check: str, model: CheckpointModel) -> Result:
         """Measure what a check needs on a checkpoint, and judge it against the reference or the stored baseline."""
         observed = self.reading(file, model)
-        compare = partial(
-            Comparison,
-            file=file,
-            checkpoint=model.name,
-            observed=observed,
-            random_circuits=lambda: observed.random_circuits,
-        )
         if self.reference is not None:
             other = self.model(self.reference)
-            return judge(check, self._same_run(compare, file, model, other))
-        baseline = self.baseline(file)
-        if isinstance(baseline, BaselineError):
-            return judge(
-                check, compare(reference=None, reference_name="none", identical=False, missing=str(baseline))
+            same = other.fingerprint == model.fingerprint
+            reading = self.reading(file, other)
+            comparison = _compared(file, model, observed, reference=reading, name=other.source, identical=same)
+        elif isinstance(baseline := self.baseline(file), BaselineError):
+            comparison = _compared(file, model, observed, missing=str(baseline))
+        else:
+            stored = baseline.reference
+            same = stored.fingerprint == model.fingerprint
+            comparison = _compared(
+                file, model, observed, reference=baseline.measured, name=stored.source, identical=same
             )
-        return judge(
-            check,
-            compare(
-                reference=baseline.measured,
-                reference_name=baseline.reference.source,
-                identical=baseline.reference.fingerprint == model.fingerprint,
-                missing=None,
-            ),
-        )
-
-    def _same_run(
-        self, compare: partial[Comparison], file: SpecFile, model: CheckpointModel, other: CheckpointModel
-    ) -> Comparison:
-        reference: Reading = self.reading(file, other)
-        return compare(
-            reference=reference,
-            reference_name=other.source,
-            identical=other.fingerprint == model.fingerprint,
-            missing=None,
-        )
+        return judge(check, comparison)
 
     def judge_reference(self, file: SpecFile, check: str, model: CheckpointModel) -> Result:
         """Judge a checkpoint that is to become the reference: against itself, so that absolute limits decide."""
         observed = self.reading(file, model)
-        return judge(
-            check,
-            Comparison(
-                file=file,
-                checkpoint=model.name,
-                observed=observed,
-                reference=observed,
-                reference_name=model.source,
-                identical=True,
-                missing=None,
-                random_circuits=lambda: observed.random_circuits,
-            ),
-        )
+        return judge(check, _compared(file, model, observed, reference=observed, name=model.source, identical=True))
 
     def write(
         self, file: SpecFile, model: CheckpointModel, results: Sequence[Result], *, reason: str
@@ -193,6 +159,29 @@ class Suite:
         return self._baselines[file.circuit]
 
 
+def _compared(
+    file: SpecFile,
+    model: CheckpointModel,
+    observed: Measurements,
+    *,
+    reference: Reading | None = None,
+    name: str = "none",
+    identical: bool = False,
+    missing: str | None = None,
+) -> Comparison:
+    """Return a reading beside what it is compared with."""
+    return Comparison(
+        file=file,
+        checkpoint=model.name,
+        observed=observed,
+        reference=reference,
+        reference_name=name,
+        identical=identical,
+        missing=missing,
+        random_circuits=lambda: observed.random_circuits,
+    )
+
+
 def shape_wanted(file: SpecFile) -> Shape:
     """Return the shape of model that a spec is written for."""
     return Shape(file.spec.model.architecture, file.spec.model.layers, file.spec.model.heads)
@@ -205,3 +194,32 @@ def refuse_mismatch(file: SpecFile, model: CheckpointModel) -> None:
             f"{file.circuit} is for {shape_wanted(file)}; the checkpoint {model.name!r} is {model.shape}.\n"
             "  Its heads are not the ones that the spec names, so nothing was measured."
         )
+
+
+def measure(spec: SpecFile, model: CheckpointModel, *, batch_size: int = 256) -> Measurements:
+    """Return a spec's reading of a checkpoint: each part runs when it is first asked for, and once.
+
+    Raises:
+        MismatchError: the spec is for a model of another shape.
+        PromptError: the prompts cannot be asked of this tokenizer.
+        InstrumentError: a self-check of the measurement failed.
+    """
+    refuse_mismatch(spec, model)
+    return Measurements(spec, model.bound, batch_size=batch_size)
+
+
+def judge_spec(
+    spec: SpecFile,
+    model: CheckpointModel,
+    observed: Measurements,
+    *,
+    reference: Reading | None = None,
+    name: str = "reference",
+) -> tuple[Result, ...]:
+    """Judge every check that a spec declares, against a reference's reading where one is given.
+
+    Without a reference only absolute limits can be judged: a drift claim is then an error that says so.
+    """
+    missing = None if reference is not None else "no reference was given, so nothing can be said about drift."
+    comparison = _compared(spec, model, observed, reference=reference, name=name, missing=missing)
+    return tuple(judge(check, comparison) for check in spec.spec.declared)

@@ -89,7 +89,8 @@ def _ov_logits(model: BoundModel, head: Head, tokens: Int[Tensor, " tokens"]) ->
     normed = model.part(head.layer, row.attention_norm)(first)
     written = normed.float() @ value_weight(model, head) @ output_weight(model, head.layer)[head.head].float()
     final = model.module.get_submodule(row.final_norm)(written.to(model.dtype))
-    return final.float() @ model.module.get_output_embeddings().weight[tokens].float().T
+    logits: Tensor = final.float() @ model.module.get_output_embeddings().weight[tokens].float().T
+    return logits
 
 
 def value_weight(model: BoundModel, head: Head) -> Float[Tensor, "width head_width"]:
@@ -97,11 +98,9 @@ def value_weight(model: BoundModel, head: Head) -> Float[Tensor, "width head_wid
     row = model.architecture
     weight: Tensor = model.part(head.layer, row.values).weight.float()
     if row.value_layout == "fused-thirds":  # a Conv1D: (width, queries | keys | values)
-        values = weight.chunk(3, dim=1)[2]
-        return values.unflatten(1, (model.heads, -1))[:, head.head]
+        return weight.chunk(3, dim=1)[2].chunk(model.heads, dim=1)[head.head]
     groups: int = getattr(model.module.config, "num_key_value_heads", None) or model.heads
-    per_group = weight.unflatten(0, (groups, -1))
-    return per_group[head.head * groups // model.heads].T
+    return weight.chunk(groups, dim=0)[head.head * groups // model.heads].T
 
 
 def _steps(tokenizer: Any, task: Task) -> dict[int, int]:

@@ -34,15 +34,15 @@ _EXPECTED = {
 
 def note_refusals(document: Document, errors: list[ErrorDetails]) -> None:
     """Note each refusal of the schema, except where the file's text itself is already at fault."""
-    faulty = {problem.path for problem in document.problems}
+    # The last part of a path, because an included file is noted with its own paths.
+    faulty = {(problem.place, problem.path[-1:]) for problem in document.problems}
     for error in errors:
         path = tuple(part for part in error["loc"] if part not in UNION_TAGS and part != _KEY_MARK)
-        if path in faulty:
-            continue
-        at = None
-        if error["type"] == "extra_forbidden" or error["loc"][-1] == _KEY_MARK:
-            at = document.keys.get(path)
-        document.problem(path, _text(error, path, document), at=at)
+        about_key = error["type"] == "extra_forbidden" or error["loc"][-1] == _KEY_MARK
+        place = (document.keys.get(path) if about_key else None) or document.place(path)
+        shortened = error["type"] == "too_short" and error["input"]  # its items were refused one by one
+        if (place, path[-1:]) not in faulty and not shortened:
+            document.problem(path, _text(error, path, document), at=place)
     for error in errors:
         if error["type"] == "extra_forbidden":  # what is left can then be judged by the rules
             path = tuple(part for part in error["loc"] if part not in UNION_TAGS)

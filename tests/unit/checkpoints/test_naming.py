@@ -39,6 +39,12 @@ def test_an_existing_directory_is_resolved_against_the_folder_and_wins_over_a_hu
     assert parse_checkpoint("org/model", folder=NOWHERE).source == "org/model"
 
 
+def test_a_builtin_checkpoint_wins_over_a_directory(tmp_path):
+    (tmp_path / "builtin:tiny").mkdir()
+
+    assert parse_checkpoint("builtin:tiny", folder=tmp_path) == Checkpoint("tiny", "builtin:tiny")
+
+
 def test_an_absolute_directory_stays_where_it_is(tmp_path):
     assert parse_checkpoint(str(tmp_path), folder=NOWHERE).source == str(tmp_path)
 
@@ -49,6 +55,7 @@ def test_the_current_folder_takes_its_own_name_and_a_link_keeps_the_name_that_wa
     (tmp_path / "latest").symlink_to(inside)
 
     assert parse_checkpoint(".", folder=inside) == Checkpoint("step-5", str(inside))
+    assert parse_checkpoint("../step-5/.", folder=inside) == Checkpoint("step-5", str(inside))
     assert parse_checkpoint("latest", folder=tmp_path) == Checkpoint("latest", str(tmp_path / "latest"))
 
 

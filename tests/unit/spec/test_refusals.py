@@ -44,16 +44,40 @@ VALUES = [
     ("layers: 4", "layers: 012", "3:65", "model.layers", "`012` is read by YAML as the number 10; write 10 if that is"),
     ("layers: 4", "layers: 4.0", "3:65", "model.layers", "expected a whole number, found 4.0"),
     ("layers: 4", 'layers: "4"', "3:65", "model.layers", "expected a whole number, found the text '4'"),
-    ("layers: 4", "layers: yes", "3:65", "model.layers", "expected a whole number, found `yes`, which YAML reads as tr"),
+    (
+        "layers: 4",
+        "layers: yes",
+        "3:65",
+        "model.layers",
+        "expected a whole number, found `yes`, which YAML reads as tr",
+    ),
     ("layers: 4", "layers: 0", "3:65", "model.layers", "this should be greater than or equal to 1, found 0"),
     ("heads: 12}", "heads: 1001}", "3:75", "model.heads", "this should be less than or equal to 1000, found 1001"),
     (", layers: 4", "", "3:8", "model.layers", "this key is missing"),
     ("gpt2", '""', "3:51", "model.architecture", "this must not be empty"),
-    ("bos: auto", "bos: no", "4:15", "tokens.bos", "expected 'auto', 'always' or 'never', found `no`, which YAML reads"),
+    (
+        "bos: auto",
+        "bos: no",
+        "4:15",
+        "tokens.bos",
+        "expected 'auto', 'always' or 'never', found `no`, which YAML reads",
+    ),
     ("bos: auto", "bos: allways", "4:15", "tokens.bos", "found the text 'allways'; did you mean 'always'?"),
-    ("key]", "no]", "7:39", "prompts.vocabulary.subject.singular.2", '`no` is read by YAML as false; write "no" in quote'),
-    ("key]", "17]", "7:39", "prompts.vocabulary.subject.singular.2", '`17` is read by YAML as the number 17; write "17"'),
-    ("key]", ".5]", "7:39", "prompts.vocabulary.subject.singular.2", '`.5` is read by YAML as the number 0.5; write'),
+    (
+        "key]",
+        "no]",
+        "7:39",
+        "prompts.vocabulary.subject.singular.2",
+        '`no` is read by YAML as false; write "no" in quote',
+    ),
+    (
+        "key]",
+        "17]",
+        "7:39",
+        "prompts.vocabulary.subject.singular.2",
+        '`17` is read by YAML as the number 17; write "17"',
+    ),
+    ("key]", ".5]", "7:39", "prompts.vocabulary.subject.singular.2", "`.5` is read by YAML as the number 0.5; write"),
     ("key]", "~]", "7:39", "prompts.vocabulary.subject.singular.2", '`~` is read by YAML as nothing; write "~" in'),
     ("key]", '""]', "7:39", "prompts.vocabulary.subject.singular.2", "this must not be empty"),
     ("[near, behind]", "[]", "9:11", "prompts.vocabulary.near", "this must not be empty"),
@@ -65,31 +89,84 @@ VALUES = [
     ("per_template: 16", "per_template: 7", "14:17", "prompts.per_template", "should be greater than or equal to 8"),
     ("per_template: 16", "per_template: 1e1", "14:17", "prompts.per_template", "a whole number, found the text '1e1'"),
     ("seed: 1", "seed: -1", "15:9", "prompts.seed", "this should be greater than or equal to 0, found -1"),
-    ("metric: logit_diff", "metric: logits", "16:19", "measure.metric", "expected 'logit_diff', 'prob_diff' or 'kl', fo"),
+    (
+        "metric: logit_diff",
+        "metric: logits",
+        "16:19",
+        "measure.metric",
+        "expected 'logit_diff', 'prob_diff' or 'kl', fo",
+    ),
     ("value: resample", "value: patch", "17:19", "ablation.value", "expected 'resample', 'zero' or 'mean', found the"),
-    ("{mlps: [L0.mlp], layers: [L1], embed: true}", "[L1]", "20:12", "circuit.readers", "expected a mapping, found a l"),
+    (
+        "{mlps: [L0.mlp], layers: [L1], embed: true}",
+        "[L1]",
+        "20:12",
+        "circuit.readers",
+        "expected a mapping, found a l",
+    ),
     ("embed: true", "embed: maybe", "20:50", "circuit.readers.embed", "expected true or false, found the text 'maybe'"),
     ("L0.mlp", "L0", "20:20", "circuit.readers.mlps.0", "'L0' names something else; here only an MLP such as L9.mlp"),
     ("[L1]", "[L1H1]", "20:38", "circuit.readers.layers.0", "'L1H1' names something else; here only a whole layer"),
-    ("L2H0", "L2", "19:26", "circuit.number_mover.heads.0", "'L2' names something else; here only a head such as L9H10"),
+    (
+        "L2H0",
+        "L2",
+        "19:26",
+        "circuit.number_mover.heads.0",
+        "'L2' names something else; here only a head such as L9H10",
+    ),
     ("L2H0", "L2KV0", "19:26", "circuit.number_mover.heads.0", "'L2KV0' names a key/value head, and what replacing"),
     ("L2H0", "L2HO", "19:26", "circuit.number_mover.heads.0", "'L2HO' names no part of a model; a head is written L9"),
-    ("L2H0", "a2.h12", "19:26", "circuit.number_mover.heads.0", "L2H12 is outside the model: model.heads is 12, so the"),
-    ("L3.attn", "L4.attn", "19:32", "circuit.number_mover.heads.1", "L4.attn is outside the model: model.layers is 4, s"),
+    (
+        "L2H0",
+        "a2.h12",
+        "19:26",
+        "circuit.number_mover.heads.0",
+        "L2H12 is outside the model: model.heads is 12, so the",
+    ),
+    (
+        "L3.attn",
+        "L4.attn",
+        "19:32",
+        "circuit.number_mover.heads.1",
+        "L4.attn is outside the model: model.layers is 4, s",
+    ),
     ("L0.mlp", "m9", "20:20", "circuit.readers.mlps.0", "L9.mlp is outside the model: model.layers is 4, so they cou"),
     ("at_least: 0.5}}", "at_least: 1.5}}", "19:79", "circuit.number_mover.role.at_least", "should be less than or equ"),
     ("name: number_mover", "name: mover", "19:55", "circuit.number_mover.role.name", "expected 'number_mover' or 's"),
-    ("accuracy_at_least: 0.90", "accuracy_at_least: 1", "22:34", "claims.behaviour.accuracy_at_least", "be less than 1"),
+    (
+        "accuracy_at_least: 0.90",
+        "accuracy_at_least: 1",
+        "22:34",
+        "claims.behaviour.accuracy_at_least",
+        "be less than 1",
+    ),
     ("loss_at_most: 0.20", "loss_at_most: 0", "22:54", "claims.behaviour.loss_at_most", "greater than 0, found 0"),
-    ("loss_at_most: 0.20", "loss_at_most: -0.1", "22:54", "claims.behaviour.loss_at_most", "greater than 0, found -0.1"),
-    ("loss_at_most: 0.20", "loss_at_most: 1e-3", "22:54", "claims.behaviour.loss_at_most",
-     "expected a number, found the text '1e-3'; YAML 1.1 reads 1e-3 as text, write 0.001"),
-    ("loss_at_most: 0.20", "loss_at_most: 1_0.0", "22:54", "claims.behaviour.loss_at_most", "`1_0.0` is read by YAML as"),
+    (
+        "loss_at_most: 0.20",
+        "loss_at_most: -0.1",
+        "22:54",
+        "claims.behaviour.loss_at_most",
+        "greater than 0, found -0.1",
+    ),
+    (
+        "loss_at_most: 0.20",
+        "loss_at_most: 1e-3",
+        "22:54",
+        "claims.behaviour.loss_at_most",
+        "expected a number, found the text '1e-3'; YAML 1.1 reads 1e-3 as text, write 0.001",
+    ),
+    (
+        "loss_at_most: 0.20",
+        "loss_at_most: 1_0.0",
+        "22:54",
+        "claims.behaviour.loss_at_most",
+        "`1_0.0` is read by YAML as",
+    ),
     ("keep_at_least: 0.5", "keep_at_least: 1.01", "23:53", "claims.heads.keep_at_least", "less than or equal to 1"),
     ("false_alarm: 0.01", "false_alarm: 0.5", "25:22", "rates.false_alarm", "this should be less than 0.5, found 0.5"),
     ("missed_drift: 0.01", "missed_drift: 0", "25:42", "rates.missed_drift", "this should be greater than 0, found 0"),
     ("missed_drift: 0.01", "missed_drift: yes", "25:42", "rates.missed_drift", "expected a number, found `yes`, which"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("old", "new", "place", "path", "text"), VALUES, ids=[f"{row[3]}: {row[1]}" for row in VALUES])
@@ -105,14 +182,37 @@ def test_a_value_is_refused_where_it_stands(
 
 UNKNOWN = [
     ("about:", "abuot:", "2:1", "abuot", "unknown key 'abuot'; did you mean 'about'?"),
-    ("per_template:", "per_templat:", "14:3", "prompts.per_templat", "unknown key 'per_templat'; did you mean 'per_tem"),
+    (
+        "per_template:",
+        "per_templat:",
+        "14:3",
+        "prompts.per_templat",
+        "unknown key 'per_templat'; did you mean 'per_tem",
+    ),
     ("role: {name", "rol: {name", "19:42", "circuit.number_mover.rol", "unknown key 'rol'; did you mean 'role'?"),
-    ("keep_at_least", "keeps", "23:38", "claims.heads.keeps", "known here: share_drift_at_most, weaker_at_most, keep_at_"),
+    (
+        "keep_at_least",
+        "keeps",
+        "23:38",
+        "claims.heads.keeps",
+        "known here: share_drift_at_most, weaker_at_most, keep_at_",
+    ),
     ("  roles:", "  role:", "24:3", "claims.role", "unknown key 'role'; did you mean 'roles'?"),
-    ("flip: subject}\n    - {id: p", "flop: subject, flip: subject}\n    - {id: p", "12:69", "prompts.templates.0.flop",
-     "unknown key 'flop'; did you mean 'flip'?"),
-    ("rates:", "fuzz: 1\nrates:", "25:1", "fuzz", "unknown key 'fuzz'; known here: format, about, source, model, tokens"),
-]  # fmt: skip
+    (
+        "flip: subject}\n    - {id: p",
+        "flop: subject, flip: subject}\n    - {id: p",
+        "12:69",
+        "prompts.templates.0.flop",
+        "unknown key 'flop'; did you mean 'flip'?",
+    ),
+    (
+        "rates:",
+        "fuzz: 1\nrates:",
+        "25:1",
+        "fuzz",
+        "unknown key 'fuzz'; known here: format, about, source, model, tokens",
+    ),
+]
 
 
 @pytest.mark.parametrize(("old", "new", "place", "path", "text"), UNKNOWN, ids=[row[3] for row in UNKNOWN])
@@ -158,7 +258,9 @@ def test_a_broken_rule_is_told_beside_an_unknown_key_of_the_same_section(
     ]
 
 
-def test_a_missing_section_is_told_and_the_others_are_still_checked(project: Project, change: Callable[..., str]) -> None:
+def test_a_missing_section_is_told_and_the_others_are_still_checked(
+    project: Project, change: Callable[..., str]
+) -> None:
     text = change(("L0.mlp", "foo"), ("flip: subject}\n    - {id: p", "flip: near}\n    - {id: p"))
     model = next(line for line in text.split("\n") if line.startswith("model:"))
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import collect
-from .checkpoints.naming import Checkpoint
-from .errors import CircuitsError, MismatchError, MissingExtra
-from .records import Result, Verdict
-from .report.json import result_as_dict, result_document, result_from_dict
-from .report.terminal import Line, budget_line, failure_text, summary_table
-from .session import INSTALL, Session, Told, missing_extra
+from .. import collect
+from ..checkpoints.naming import Checkpoint
+from ..errors import CircuitsError, MismatchError, MissingExtra
+from ..records import Result, Verdict
+from ..report.json import result_as_dict, result_document, result_from_dict
+from ..report.terminal import Line, budget_line, failure_text, summary_table
+from .session import INSTALL, Session, Told, checkpoint_of, missing_extra
 
 if TYPE_CHECKING:
-    from .checkpoints.handle import CheckpointModel
-    from .checks.suite import Suite
-    from .spec.loader import SpecFile
+    from ..checkpoints.handle import CheckpointModel
+    from ..checks.suite import Suite
+    from ..spec.loader import SpecFile
 
 VERSIONED = ("pytest-circuits", "torch", "transformers", "numpy", "scipy")
 
@@ -37,7 +37,7 @@ def suite_of(config: pytest.Config, session: Session) -> Suite:
                 f"measuring needs {', '.join(missing)}, which is not installed; the core works on files only.\n"
                 f"  Install it: {INSTALL}"
             )
-        from .checks.suite import Suite
+        from ..checks.suite import Suite
 
         options = session.options
         session.suite = Suite(
@@ -118,7 +118,7 @@ def failed(
     item: pytest.Item, session: Session, file: SpecFile, told_before: Told | None, error: BaseException
 ) -> tuple[Told, str]:
     """Return what a failed item tells, and its text: the check's result, else an error with the reason."""
-    check, checkpoint = collect.check_of(item), collect.checkpoint_of(item)
+    check, checkpoint = collect.check_of(item), checkpoint_of(item)
     one = told_before
     if one is None or not isinstance(error, pytest.fail.Exception):
         message = str(error) if isinstance(error, CircuitsError) else f"{type(error).__name__}: {error}"

@@ -1,25 +1,16 @@
-"""One pytest run: what was asked for, what each item came to, and the account of what did not run."""
+"""The command line and the ini file: declared, read and checked before anything is opened."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pytest
 
-from .checkpoints.naming import Checkpoint, parse_checkpoint, refuse_clashes
-from .errors import UsageProblem
-from .records import Result, Verdict
-
-if TYPE_CHECKING:
-    from .checks.suite import Suite
-    from .spec.loader import SpecFile
-
-INSTALL = 'pip install "pytest-circuits[hf]"'
-NEEDED = ("torch", "transformers", "safetensors", "huggingface_hub", "numpy", "scipy")
+from ..checkpoints.naming import Checkpoint, parse_checkpoint, refuse_clashes
+from ..errors import UsageProblem
 
 
 @dataclass(frozen=True)
@@ -118,7 +109,8 @@ def _reference(config: pytest.Config) -> Checkpoint | None:
 
 def _setting(config: pytest.Config, name: str, choices: tuple[str, ...] = ()) -> Any:
     """Return an option, or the ini key of the same name."""
-    value = config.getoption(f"--circuits-{name.replace('_', '-')}") or config.getini(f"circuits_{name}")
+    typed = config.getoption(f"--circuits-{name.replace('_', '-')}")
+    value = config.getini(f"circuits_{name}") if typed is None else typed
     if choices and value not in choices:
         raise UsageProblem(f"circuits_{name} should be one of {', '.join(choices)}, got {value!r}.")
     return value
@@ -158,75 +150,3 @@ def _writable(path: Path) -> Path:
     if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
         raise UsageProblem(f"--circuits-json: {str(path)!r} cannot be written: no such folder, or no permission.")
     return path
-
-
-@dataclass(frozen=True)
-class Told:
-    """What an item tells the end of the run: it travels on the item's report as plain JSON."""
-
-    result: Result
-    sha256: str
-    source: str
-    fingerprint: str | None
-    reference: str | None
-    identical: bool
-    false_alarm: float
-    environment: Mapping[str, str]
-    notices: tuple[str, ...]
-
-
-@dataclass
-class Session:
-    """The state of one run, in the config's stash."""
-
-    options: Options
-    suite: Suite | None = None
-    specs: dict[str, SpecFile] = field(default_factory=dict)
-    collected: list[str] = field(default_factory=list)
-    told: dict[str, Told] = field(default_factory=dict)
-    measured: dict[str, dict[str, Result]] = field(default_factory=dict)  # circuit -> check -> result, being updated
-    updated: list[str] = field(default_factory=list)
-
-    def checkpoints_for(self, file: SpecFile | None, *, root: Path) -> tuple[Checkpoint, ...]:
-        """Return what a spec is tested on: the options' checkpoints, else its own; the reference while it is updated."""
-        if self.options.checkpoints:
-            return self.options.checkpoints
-        if self.options.update != "none" and self.options.reference is not None:
-            return (self.options.reference,)
-        return () if file is None else (parse_checkpoint(file.spec.model.checkpoint, folder=root),)
-
-    def is_red(self, verdict: Verdict) -> bool:
-        """Say whether a check's verdict fails its item."""
-        relaxed = self.options.inconclusive == "warn"
-        return verdict is not Verdict.PASS and not (relaxed and verdict is Verdict.INCONCLUSIVE)
-
-    @property
-    def missing(self) -> list[str]:
-        """Items that were collected and told nothing: killed, skipped, or never started."""
-        return [node_id for node_id in self.collected if node_id not in self.told]
-
-
-def by_checkpoint(items: list[pytest.Item], ours: Iterable[tuple[int, Checkpoint]]) -> None:
-    """Sort our items by checkpoint, in place and stably; all others keep their places.
-
-    Each checkpoint is then loaded once: older versions of pytest group parameters by their index and not by value.
-
-    Raises:
-        UsageProblem: two checkpoints share a name.
-    """
-    places = list(ours)
-    refuse_clashes(checkpoint for _, checkpoint in dict.fromkeys((0, checkpoint) for _, checkpoint in places))
-    order: dict[Checkpoint, int] = {}
-    for _, checkpoint in places:
-        order.setdefault(checkpoint, len(order))
-    ranked = sorted(places, key=lambda place: order[place[1]])
-    moved = [items[index] for index, _ in ranked]
-    for (index, _), item in zip(places, moved, strict=True):
-        items[index] = item
-
-
-def missing_extra() -> list[str]:
-    """Return the packages of the extra [hf] that are not installed."""
-    from importlib.util import find_spec
-
-    return [name for name in NEEDED if find_spec(name) is None]

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import collect
-from .errors import CircuitsError, UsageProblem
-from .session import Session, Told, add_options, by_checkpoint, read_options
+from .. import collect
+from ..errors import CircuitsError, UsageProblem
+from .options import add_options, read_options
+from .session import Session, Told, by_checkpoint, checkpoint_of
 
 if TYPE_CHECKING:
-    from .checkpoints.handle import CheckpointModel
-    from .checkpoints.naming import Checkpoint
-    from .records import Verdict
-    from .spec.loader import SpecFile
+    from ..checkpoints.handle import CheckpointModel
+    from ..checkpoints.naming import Checkpoint
+    from ..records import Verdict
+    from ..spec.loader import SpecFile
 
 SESSION = pytest.StashKey[Session]()
 TOLD = pytest.StashKey[Told]()
@@ -70,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if (file := collect.spec_of(item)) is not None:
             session.specs[file.circuit] = file
             item.user_properties.append(("line", file.line("claims", collect.check_of(item))))
-            places.append((index, collect.checkpoint_of(item)))
+            places.append((index, checkpoint_of(item)))
     try:
         by_checkpoint(items, places)
     except UsageProblem as problem:
@@ -176,7 +177,7 @@ class Accountant:
         if exitstatus == pytest.ExitCode.OK and (self.session.missing or not_written(self.session)):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.session.options.json is not None:
-            from .report.json import write_json
+            from ..report.json import write_json
 
             ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
             write_json(self.session.options.json, document(self.session, interrupted=not ended))

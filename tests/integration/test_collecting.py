@@ -1,0 +1,224 @@
+"""Collecting: which items a spec becomes, what selects them, what is refused before anything runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPEC = """\
+format: 1
+about: The subject's number reaches the verb.
+model: {checkpoint: "builtin:tiny", architecture: gpt2, layers: 4, heads: 4}
+prompts:
+  vocabulary:
+    subject: {singular: [dog, author, key, car], plural: [dogs, authors, keys, cars]}
+    verb: {singular: [is, was], plural: [are, were]}
+    near: [near, behind, beside]
+  templates:
+    - {id: plain, text: "the {subject} {near} the table", answer: "{verb}", flip: subject}
+circuit:
+  number_mover: {heads: [L2H0], role: {name: number_mover}}
+  readers: {mlps: [L0.mlp, L1.mlp, L2.mlp, L3.mlp]}
+claims:
+  behaviour:
+  faithfulness: {at_least: 0.7}
+  heads:
+"""
+
+
+@pytest.fixture
+def specs(pytester: pytest.Pytester) -> Path:
+    """A project with one spec of three checks."""
+    folder = pytester.mkdir("specs")
+    (folder / "verbs.circuit.yaml").write_text(SPEC)
+    pytester.makeini("[pytest]\n")
+    return folder
+
+
+def collected(pytester: pytest.Pytester, *arguments: str) -> list[str]:
+    result = pytester.runpytest("--collect-only", "-q", *arguments)
+    return [line for line in result.outlines if "::" in line]
+
+
+def test_each_declared_check_is_an_item_named_after_its_checkpoint(pytester: pytest.Pytester, specs: Path) -> None:
+    assert collected(pytester) == [
+        f"specs/verbs.circuit.yaml::{check}[tiny]" for check in ("behaviour", "faithfulness", "heads")
+    ]
+
+
+def test_checkpoints_of_the_command_line_replace_the_default_and_are_sorted_together(
+    pytester: pytest.Pytester, specs: Path
+) -> None:
+    (specs / "again.circuit.yaml").write_text(SPEC)
+    found = collected(pytester, "--circuits-checkpoint", "a=builtin:tiny", "--circuits-checkpoint", "b=builtin:tiny")
+
+    assert len(found) == 12
+    assert [line[-2] for line in found] == ["a"] * 6 + ["b"] * 6
+
+
+def test_items_of_other_kinds_keep_their_places(pytester: pytest.Pytester, specs: Path) -> None:
+    pytester.makepyfile(test_before="def test_one(): pass", zz_test="def test_two(): pass")
+    found = collected(pytester, "test_before.py", "specs", "--circuits-checkpoint", "a=builtin:tiny")
+
+    assert found[0] == "test_before.py::test_one"
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-k", "faithfulness"], 1),
+        (["-k", "verbs and not heads"], 2),
+        (["-m", "circuit"], 3),
+        (["-m", "not circuit"], 0),
+        (["specs/verbs.circuit.yaml::heads"], 1),
+        (["specs/verbs.circuit.yaml::heads[tiny]"], 1),
+        (["--deselect", "specs/verbs.circuit.yaml::heads[tiny]"], 2),
+    ],
+)
+def test_pytest_selects_items_as_any_others(
+    pytester: pytest.Pytester, specs: Path, arguments: list[str], expected: int
+) -> None:
+    assert len(collected(pytester, *arguments)) == expected
+
+
+def test_every_problem_of_a_spec_is_told_with_its_place_and_stops_the_run(
+    pytester: pytest.Pytester, specs: Path
+) -> None:
+    broken = SPEC.replace("heads: [L2H0]", "heads: [9.10]").replace("about:", "abuot:")
+    (specs / "verbs.circuit.yaml").write_text(broken)
+    result = pytester.runpytest()
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    text = result.stdout.str()
+    assert "specs/verbs.circuit.yaml:2:1: abuot: " in text
+    assert "did you mean 'about'" in text
+    assert "specs/verbs.circuit.yaml:12:" in text
+
+
+def test_an_orphaned_baseline_fails_when_its_folder_is_collected(pytester: pytest.Pytester, specs: Path) -> None:
+    store = specs / "__circuits__"
+    store.mkdir()
+    (store / "gone.json").write_text("{}")
+    result = pytester.runpytest("-k", "orphan")
+
+    result.assert_outcomes(failed=1, deselected=3)
+    assert "gone.json is a baseline without its spec" in result.stdout.str()
+
+
+def test_a_baseline_with_its_spec_is_no_orphan(pytester: pytest.Pytester, specs: Path) -> None:
+    store = specs / "__circuits__"
+    store.mkdir()
+    (store / "verbs.json").write_text("{}")
+
+    assert len(collected(pytester)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--circuits-checkpoint", "a=builtin:tiny", "--circuits-checkpoint", "A=builtin:tiny-tuned"], "share one name"),
+        (["--circuits-checkpoint=_x=builtin:tiny"], "cannot name a checkpoint"),
+        (["--circuits-update=new", "--circuits-checkpoint", "builtin:tiny"], "cannot be combined with --circuits-check"),
+        (["--circuits-update=new", "-n", "2"], "cannot be combined with xdist"),
+        (["--circuits-update=all"], "say why, --circuits-update-reason"),
+        (["--circuits-batch-size", "0"], "should be a positive number of prompts, got '0'"),
+        (["--circuits-json", "nowhere/out.json"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_a_usage_error_before_anything_runs(
+    pytester: pytest.Pytester, specs: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    result = pytester.runpytest(*arguments)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert text in result.stderr.str()
+
+
+def test_updating_is_refused_in_ci_unless_the_project_allows_it(
+    pytester: pytest.Pytester, specs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+
+    refused = pytester.runpytest("--circuits-update=new")
+    allowed = pytester.runpytest("--circuits-update=new", "--collect-only", "-o", "circuits_update_in_ci=true")
+
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    assert "a gate that writes its own baseline passes whatever happens" in refused.stderr.str()
+    assert allowed.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("circuits_dtype", "float8"), ("circuits_inconclusive", "ignore"), ("circuits_batch_size", "many")]
+)
+def test_a_wrong_ini_value_is_a_usage_error(pytester: pytest.Pytester, specs: Path, key: str, value: str) -> None:
+    result = pytester.runpytest("-o", f"{key}={value}")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"{key} should be" in result.stderr.str()
+    assert repr(value) in result.stderr.str()
+
+
+def test_ini_checkpoints_are_used_and_the_command_line_replaces_them(pytester: pytest.Pytester, specs: Path) -> None:
+    pytester.makeini("[pytest]\ncircuits_checkpoint =\n    one=builtin:tiny\n    two=builtin:tiny-tuned\n")
+
+    assert len(collected(pytester)) == 6
+    assert len(collected(pytester, "--circuits-checkpoint", "three=builtin:tiny")) == 3
+
+
+def test_defaults_of_two_specs_that_share_a_name_are_a_usage_error(pytester: pytest.Pytester, specs: Path) -> None:
+    (specs / "other.circuit.yaml").write_text(SPEC.replace("builtin:tiny", "elsewhere/tiny"))
+    result = pytester.runpytest("--collect-only")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "two checkpoints share one name" in result.stderr.str()
+
+
+def test_collecting_twice_gives_the_same_ids(pytester: pytest.Pytester, specs: Path) -> None:
+    found = collected(pytester)
+
+    assert found == collected(pytester)
+    assert len(set(found)) == len(found)
+
+
+def test_a_suite_without_specs_sees_nothing_of_the_plugin(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest("-q")
+
+    assert result.ret == pytest.ExitCode.OK
+    assert "circuit" not in result.stdout.str()
+
+
+def test_collecting_loads_nothing_heavy(pytester: pytest.Pytester, specs: Path) -> None:
+    """A process that loads no plugin but ours, because others import what they like."""
+    code = (
+        "import sys, pytest\n"
+        "code = pytest.main(['--collect-only', '-q', '-p', 'pytest_circuits.plugin', 'specs'])\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'scipy', 'hypothesis'} & set(sys.modules)\n"
+        "print(int(code), sorted(heavy))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=pytester.path,
+        env={"PATH": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+
+    assert "3 tests collected" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "0 []"
+
+
+def test_the_mark_circuit_is_registered(pytester: pytest.Pytester) -> None:
+    pytester.runpytest("--markers").stdout.fnmatch_lines(["@pytest.mark.circuit(spec): *"])
+
+
+def test_options_are_explained_in_help(pytester: pytest.Pytester) -> None:
+    text = pytester.runpytest("--help").stdout.str()
+    for option in ("checkpoint", "reference", "update", "update-reason", "device", "dtype", "batch-size", "json"):
+        assert f"--circuits-{option}" in text

@@ -1,0 +1,130 @@
+"""What is refused as a reference, and what is told of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from imagined import CHECKS, reading, spec_file
+
+from pytest_circuits.gate.effects import Effects
+from pytest_circuits.gate.readiness import refusals, seen_by, warnings
+
+
+def test_a_quiet_reference_is_taken():
+    assert refusals(spec_file(), reading()) == ()
+
+
+def claims_refused(texts):
+    return [text.partition(" is too noisy")[0] for text in texts]
+
+
+def test_a_noisy_reference_is_refused_claim_by_claim():
+    assert claims_refused(refusals(spec_file(), reading(spread=0.3))) == [
+        "behaviour: loss",
+        "faithfulness: drift",
+        "necessity: drift",
+        "heads: share",
+        "heads: strength",
+        "roles: drift",
+    ]
+
+
+@pytest.mark.parametrize("check", ["behaviour", "faithfulness", "necessity", "heads", "roles"])
+def test_only_claims_of_the_spec_are_asked(check):
+    texts = refusals(spec_file({check: {}}), reading(spread=0.3))
+
+    assert {claim.partition(":")[0] for claim in claims_refused(texts)} == {check}
+
+
+def test_four_errors_and_a_sixth_of_the_limit_are_the_bound():
+    noisy = reading(spread=0.05)
+    se = Effects(noisy).faithfulness.estimate.se
+    bound = 4 * se / 0.17
+
+    wide, narrow = ({"faithfulness": {"drift_at_most": bound * factor}} for factor in (1.001, 0.999))
+    assert refusals(spec_file(wide), noisy) == ()
+    assert len(refusals(spec_file(narrow), noisy)) == 1
+
+
+def test_a_refusal_names_the_noisiest_part_and_how_many_prompts_would_do():
+    noisy, limit = reading(spread=0.05), 0.02
+    se = Effects(noisy).faithfulness.estimate.se
+    (text,) = refusals(spec_file({"faithfulness": {"drift_at_most": limit}}), noisy)
+    needed = math.ceil(128 * (4 * se / (0.17 * limit)) ** 2)
+
+    assert text == (
+        f"faithfulness: drift is too noisy to decide: F has a standard error of {se:.3g} on the reference, and 4 times"
+        f" that exceeds 0.17 of the limit 0.02. About {needed} prompts would do, there are 128; or widen the limit."
+    )
+
+
+def test_a_single_noisy_template_is_named():
+    r = reading()
+    spread = np.where(np.array(r.templates) == "t5", np.random.default_rng(0).normal(0, 2, 128), 0)
+    (text,) = refusals(spec_file({"behaviour": {}}), replace(r, corrupt=r.corrupt + spread))
+
+    assert text.startswith("behaviour: loss is too noisy to decide: B in template 't5' has")
+
+
+def test_a_named_head_whose_effect_is_not_seen_is_refused():
+    texts = refusals(spec_file(), reading(shares={"L0H1": 0.0}))
+
+    assert len(texts) == 1
+    assert texts[0].startswith("this prompt set cannot see L0H1: its effect ")
+
+
+def test_a_head_that_is_not_named_need_not_be_seen():
+    assert refusals(spec_file(), reading(shares={"L0H0": 0.0})) == ()
+
+
+def test_a_reference_that_does_not_do_the_task_is_refused():
+    (text,) = refusals(spec_file({"behaviour": {}}), reading(effect=-1.0))
+
+    assert text.startswith("the reference does not do the task: its clean - corrupt is -")
+
+
+def test_a_reference_without_effect_over_the_floor_is_refused():
+    (text,) = refusals(spec_file({"faithfulness": {}}), reading(spread=1.5))
+
+    assert text.startswith("task lost: clean - floor is ")
+
+
+def test_each_head_is_told_with_the_checks_that_see_its_loss():
+    assert seen_by(spec_file(), reading()) == {"L0H1": ("heads", "roles"), "L1H2": CHECKS}
+
+
+def test_a_head_of_middling_share_moves_behaviour_and_necessity_but_not_the_task():
+    seen = seen_by(spec_file(), reading(shares={"L1H2": 0.5}, necessity=0.85))
+
+    assert seen["L1H2"] == ("behaviour", "necessity", "heads", "roles")
+
+
+def test_what_necessity_becomes_is_known_only_over_the_empty_floor():
+    seen = seen_by(spec_file(ablation={"floor": "corrupt"}), reading(shares={"L1H2": 0.5}, necessity=0.85))
+
+    assert "necessity" not in seen["L1H2"]
+
+
+def test_claims_that_no_loss_moves_are_warned_of():
+    quiet = reading(shares={"L1H2": 0.05, "L0H1": 0.05})
+    loose = {"behaviour": {}, "necessity": {"drift_at_most": 0.5}, "heads": {}, "roles": {}}
+    quiet = replace(quiet, successor={"L0H1": {"letters": (1, 25)}})
+
+    assert warnings(spec_file(loose), quiet) == (
+        "behaviour cannot fail by the loss of one head of the circuit: none moves it beyond its limits.",
+        "necessity cannot fail by the loss of one head of the circuit: none moves it beyond its limits.",
+        "roles cannot fail by the loss of one head of the circuit: none moves it beyond its limits.",
+        "what the loss of L0.mlp would move is not measured.",
+    )
+
+
+def test_without_the_heads_check_nothing_is_known_of_single_heads():
+    file = spec_file({"behaviour": {}})
+
+    assert seen_by(file, reading()) == {}
+    assert warnings(file, reading()) == (
+        "the spec does not claim `heads`, so it is not known which check would see the loss of a member.",
+    )
