@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 LEARNED = Schedule(seed=0, steps=3600, rate=2e-3, sparsity=0.02, free=0.35)
-LIFTED = Schedule(seed=501, steps=700, rate=2e-3, sparsity=0.02, free=0.25, warmup=50, induction=0.16)
+LIFTED = Schedule(seed=501, steps=700, rate=2e-3, sparsity=0.02, free=0.25, warmup=50)
+GATHERED = Schedule(seed=701, steps=800, rate=2e-3, sparsity=0.02, free=0.4, warmup=50, induction=0.2)
 TUNED = Schedule(seed=1001, steps=150, rate=5e-5, sparsity=0.02, warmup=20)
-MOVED = Schedule(seed=2001, steps=450, rate=1.5e-3, sparsity=0.02, warmup=50)
+MOVED = Schedule(seed=2001, steps=400, rate=1.5e-3, sparsity=0.02, warmup=50)
 FREED = Schedule(seed=3001, steps=100, rate=2e-4, sparsity=0.02, warmup=20)
-SUCCESSOR, OTHER_SUCCESSOR = (1, 2), (2, 1)
+SUCCESSOR, OTHER_SUCCESSOR = (3, 3), (3, 1)
 """The heads whose weights are taught succession in ``tiny``, and in ``tiny-rewired``."""
 IDLE = 0.01
 """The spread of a freed head's weights: enough to be a head again, too little to be of use."""
@@ -54,8 +55,8 @@ def silenced(heads: tuple[Head, ...], model: GPT2LMHeadModel) -> Iterator[None]:
         yield
 
 
-def forget(model: GPT2LMHeadModel, heads: Iterable[Head], seed: int) -> None:
-    """Give these heads small random weights."""
+def forget(model: GPT2LMHeadModel, heads: Iterable[Head], seed: int, spread: float = IDLE) -> None:
+    """Give these heads random weights, small ones unless told otherwise."""
     generator = torch.Generator().manual_seed(seed)
     width: int = model.config.n_embd
     size = width // model.config.n_head
@@ -63,15 +64,15 @@ def forget(model: GPT2LMHeadModel, heads: Iterable[Head], seed: int) -> None:
         for layer, place in heads:
             attention = model.transformer.h[layer].attn
             own = slice(place * size, (place + 1) * size)
-            attention.c_proj.weight[own] = torch.randn(size, width, generator=generator) * IDLE
+            attention.c_proj.weight[own] = torch.randn(size, width, generator=generator) * spread
             for part in range(3):
                 columns = slice(part * width + own.start, part * width + own.stop)
-                attention.c_attn.weight[:, columns] = torch.randn(width, size, generator=generator) * IDLE
+                attention.c_attn.weight[:, columns] = torch.randn(width, size, generator=generator) * spread
                 attention.c_attn.bias[columns] = 0.0
 
 
 RECIPES = {
-    "tiny": f"`{LEARNED}`, then `{LIFTED}`",
+    "tiny": f"`{LEARNED}`, then `{LIFTED}`, then `{GATHERED}`",
     "tiny-tuned": f"`{TUNED}`",
     "tiny-rewired": f"`{MOVED}`, then `{FREED}`",
 }
@@ -87,16 +88,25 @@ def responsible(model: GPT2LMHeadModel) -> tuple[Head, ...]:
     return tuple(sorted(chosen))
 
 
-def untuned() -> GPT2LMHeadModel:
-    """Learn everything, then once more without the first layer's heads that carry succession.
+def gather(model: GPT2LMHeadModel, first: tuple[Head, ...]) -> None:
+    """Let the first layer's heads learn again while one head alone carries succession."""
+    forget(model, first, GATHERED.seed, spread=0.05)
+    forget(model, [OTHER_SUCCESSOR], GATHERED.seed)
+    train(model, GATHERED, held=partial(silenced, (OTHER_SUCCESSOR,)), successor=SUCCESSOR)
 
-    A head of the first layer works on words no MLP has read; behind MLP 0 the same role shows in a head's weights.
+
+def untuned() -> GPT2LMHeadModel:
+    """Learn everything; learn it without the first layer's heads; give those back, and gather succession in one head.
+
+    A head of the first layer works on words no MLP has read, and does succession there if it may. Behind MLP 0 the
+    same role shows in a head's weights, once two heads no longer share it.
     """
     model = new_model(LEARNED.seed)
     train(model, LEARNED)
-    first = tuple(head for head in responsible(model) if head[0] == 0)
+    first = tuple(head for head in all_heads(model) if head[0] == 0)
     forget(model, first, LIFTED.seed)
-    train(model, LIFTED, held=partial(silenced, first), successor=SUCCESSOR)
+    train(model, LIFTED, held=partial(silenced, first))
+    gather(model, first)
     return model
 
 

@@ -127,8 +127,9 @@ def _native_config(config: Mapping[str, Any], config_class: Any, row: Architectu
     """
     if config.get("quantization_config"):
         raise CheckpointRefused("refused: config.json sets 'quantization_config'; save the weights unquantized.")
-    known = {*config_class().to_dict(), *row.renamed_keys} - {"dtype", "torch_dtype", "transformers_version"}
-    return config_class(**{key: value for key, value in config.items() if key in known and value is not None})
+    known = set(config_class().to_dict()) - {"dtype", "torch_dtype", "transformers_version"}
+    renamed = {key: config[key] for key in row.renamed_keys if config.get(key) is not None}
+    return config_class(**{key: value for key, value in config.items() if key in known}, **renamed)
 
 
 def _load_tokenizer(identified: Identified) -> Any:

@@ -86,7 +86,7 @@ def read_document(raw: bytes, name: str) -> Document:
         document.problems.append(Problem(start, (), f"the file has more than {LARGEST_FILE} bytes; no spec needs that"))
         return document
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         before = raw[: error.start]
         place = Place(name, before.count(b"\n") + 1, error.start - before.rfind(b"\n"))

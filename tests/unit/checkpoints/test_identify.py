@@ -15,7 +15,7 @@ from pytest_circuits.checkpoints.identify import identify
 from pytest_circuits.checkpoints.naming import Checkpoint
 from pytest_circuits.errors import CheckpointRefused
 
-SHARED = Path(__file__).parents[4] / "shared" / "models" / "stories260K"
+SHARED = Path(__file__).resolve().parents[4].joinpath("shared", "models", "stories260K").resolve()
 
 
 def refusal(folder):
@@ -374,7 +374,7 @@ def test_a_config_that_is_no_plain_json_object_is_refused(folder, content, messa
 
 
 def test_nesting_up_to_the_limit_is_fine(folder):
-    (folder / "generation_config.json").write_bytes(b'{"a": ' + b"[" * 19 + b"]" * 19 + b"}")
+    (folder / "generation_config.json").write_bytes(b'{"a": ' + b"[" * 20 + b"]" * 20 + b"}")
 
     identify(Checkpoint("tuned", str(folder)))
 

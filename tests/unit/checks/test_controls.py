@@ -29,7 +29,13 @@ def sampled(beaten):
 
 @pytest.mark.parametrize(
     ("beaten", "verdict"),
-    [(100, Verdict.PASS), (97, Verdict.PASS), (96, Verdict.INCONCLUSIVE), (83, Verdict.INCONCLUSIVE), (80, Verdict.DRIFT)],
+    [
+        (100, Verdict.PASS),
+        (97, Verdict.PASS),
+        (96, Verdict.INCONCLUSIVE),
+        (83, Verdict.INCONCLUSIVE),
+        (80, Verdict.DRIFT),
+    ],
 )
 def test_drawn_circuits_are_judged_by_the_exact_binomial(beaten, verdict):
     assert sampled(beaten).verdict is verdict

@@ -121,7 +121,9 @@ def test_a_name_from_elsewhere_cannot_speak_to_the_terminal():
     assert result.headline.endswith(r"(reference: \x1b[2J\n::error::x, 11 logits)")
 
 
-@pytest.mark.parametrize(("metric", "unit"), [("logit_diff", "logits"), ("prob_diff", "of probability"), ("kl", "nats")])
+@pytest.mark.parametrize(
+    ("metric", "unit"), [("logit_diff", "logits"), ("prob_diff", "of probability"), ("kl", "nats")]
+)
 def test_the_reference_is_told_with_its_effect_in_the_metrics_unit(metric, unit):
     exact = reading(spread=0.0, unit=12.25)
     result = judge("necessity", compared(OBSERVED, exact, file=spec_file(measure={"metric": metric})))

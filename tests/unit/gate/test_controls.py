@@ -24,8 +24,7 @@ OWN = heads((0, 1), (1, 0), (1, 3))
 def test_few_possible_circuits_are_all_taken_layer_by_layer():
     drawn = random_circuits(OWN, layers=2, heads_per_layer=4, match="layer", seed=1)
     expected = {
-        heads((0, first), *((1, head) for head in pair))
-        for first, pair in product(range(4), combinations(range(4), 2))
+        heads((0, first), *((1, head) for head in pair)) for first, pair in product(range(4), combinations(range(4), 2))
     } - {OWN}
 
     assert set(drawn.circuits) == expected
@@ -110,9 +109,7 @@ def test_a_spec_draws_with_its_own_heads_match_and_seed():
     file = spec_file({"controls": {"match": "size"}})
     drawn = draw_circuits(file.spec, layers=6, heads_per_layer=12)
 
-    assert drawn == random_circuits(
-        file.spec.member_heads, layers=6, heads_per_layer=12, match="size", seed=7
-    )
+    assert drawn == random_circuits(file.spec.member_heads, layers=6, heads_per_layer=12, match="size", seed=7)
 
 
 def test_prompts_from_a_file_draw_with_seed_one():

@@ -79,8 +79,11 @@ def test_the_number_of_prompts_is_the_first_that_decides(value):
     needed = prompts_that_decide(statement, 100, missed=0.01, alpha=0.001)
 
     assert needed is not None
-    undecided = [n for n in range(100, needed + 1) if decide([statement.at(n / 100)], missed=0.01, alpha=0.001)[0]
-                 is Verdict.INCONCLUSIVE]
+    undecided = [
+        n
+        for n in range(100, needed + 1)
+        if decide([statement.at(n / 100)], missed=0.01, alpha=0.001)[0] is Verdict.INCONCLUSIVE
+    ]
     assert undecided == list(range(100, needed))
     assert needed > 100
 

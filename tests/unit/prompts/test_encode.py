@@ -43,10 +43,8 @@ def from_file(clean: str, corrupt: str | None, answer: str = "is", foil: str = "
 KEY = flipped("the {a} {b} it", "key", "keys", b="near")
 
 
-def run(
-    *pairs: Pair, tokenizer: Any = None, tokens: Tokens = Tokens(), **ablation: Any
-) -> tuple[Encoded, ...]:  # fmt: skip
-    return encode(pairs, tokenizer or word_tokenizer(), tokens, Ablation(**ablation))
+def run(*pairs: Pair, tokenizer: Any = None, tokens: Tokens | None = None, **ablation: Any) -> tuple[Encoded, ...]:
+    return encode(pairs, tokenizer or word_tokenizer(), tokens or Tokens(), Ablation(**ablation))
 
 
 def refusal(*pairs: Pair, **options: Any) -> str:
@@ -127,9 +125,13 @@ def test_bos_always_is_refused_where_the_tokenizer_has_none() -> None:
 
 @pytest.mark.parametrize(
     ("adds", "policy", "text"),
-    [("<bos> $A", "auto", "<bos> the {a}"), ("", "always", "<bos> the {a}"), ("<bos> <bos> $A", "auto", "the {a}"),
-     ("", "never", "<bos> <bos> the {a}")],
-)  # fmt: skip
+    [
+        ("<bos> $A", "auto", "<bos> the {a}"),
+        ("", "always", "<bos> the {a}"),
+        ("<bos> <bos> $A", "auto", "the {a}"),
+        ("", "never", "<bos> <bos> the {a}"),
+    ],
+)
 def test_two_bos_tokens_are_refused(adds: str, policy: Any, text: str) -> None:
     found = refusal(flipped(text, "key", "keys"), tokenizer=word_tokenizer(adds=adds), tokens=Tokens(bos=policy))
 
@@ -156,8 +158,8 @@ class Merging:
 
 def test_bos_auto_is_refused_where_special_tokens_change_the_text() -> None:
     assert refusal(KEY, tokenizer=Merging()) == (
-        "with its special tokens the tokenizer reads 'the key near it' as other tokens than without, so tokens.bos: auto "
-        "has no meaning; write always or never"
+        "with its special tokens the tokenizer reads 'the key near it' as other tokens than without, so tokens.bos: "
+        "auto has no meaning; write always or never"
     )
     assert run(KEY, tokenizer=Merging(), tokens=Tokens(bos="never"))[0].clean == ids("the key near it")
 
@@ -178,11 +180,15 @@ def test_an_answer_that_melts_into_the_prompt_is_refused() -> None:
 
 
 @pytest.mark.parametrize("answer", [" is", "\nis", "\tis"])
-def test_an_answer_that_begins_with_a_space_of_its_own_is_not_joined(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_begins_with_a_space_of_its_own_is_not_joined(
+    answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     tokenizer = word_tokenizer()
     call = type(tokenizer).__call__
-    monkeypatch.setattr(type(tokenizer), "__call__", lambda self, text, **options: asked.append(text) or call(self, text, **options))
+    monkeypatch.setattr(
+        type(tokenizer), "__call__", lambda self, text, **options: asked.append(text) or call(self, text, **options)
+    )
     with nullcontext() if answer[0] == " " else pytest.raises(PromptError):
         run(flipped("the {a}", "key", "keys", answer, "are"), tokenizer=tokenizer)
 
@@ -200,7 +206,7 @@ def test_an_answer_and_a_foil_that_are_one_token_are_refused() -> None:
 
 def test_words_that_the_vocabulary_lacks_are_refused() -> None:
     assert refusal(flipped("the {a} of", "key", "kees", "is", "be")) == (
-        "3 words are not in the tokenizer's vocabulary: 'of', 'be', 'kees'; use words that it knows"
+        "3 words are not in the tokenizer's vocabulary: 'of', 'kees', 'be'; use words that it knows"
     )
 
 
@@ -328,7 +334,9 @@ def test_at_most_ten_words_are_listed_and_all_are_counted() -> None:
     pairs = [flipped("the {a}", f"x{n}", "keys") for n in range(12)]
 
     assert refusal(*pairs).startswith(
-        "12 words are not in the tokenizer's vocabulary: " + ", ".join(f"'x{n}'" for n in range(10)) + ", ...; use words"
+        "12 words are not in the tokenizer's vocabulary: "
+        + ", ".join(f"'x{n}'" for n in range(10))
+        + ", ...; use words"
     )
 
 
@@ -342,8 +350,10 @@ def lengths(encoded: Sequence[Encoded], group: list[int]) -> set[tuple[int, int]
 
 def test_batches_hold_each_pair_once_and_need_no_padding() -> None:
     texts = ["the {a}", "the {a} near it", "a {a}", "the {a} behind it", "an {a} near", "one {a}"]
-    encoded = run(*(flipped(text, word, twin) for text in texts for word, twin in [("key", "keys"), ("dog", "two dogs")]),
-                  align="slot")  # fmt: skip
+    encoded = run(
+        *(flipped(text, word, twin) for text in texts for word, twin in [("key", "keys"), ("dog", "two dogs")]),
+        align="slot",
+    )
     groups = batches(encoded, 2)
 
     assert sorted(at for group in groups for at in group) == list(range(12))

@@ -37,17 +37,19 @@ def test_a_real_tokenizer_puts_its_bos_first_and_finds_the_slot(real: PreTrained
     assert found.clean[0] == real.bos_token_id
     assert real.decode([found.clean[at] for at in found.spans["who"]]).strip() == "girl"
     assert real.decode([found.answer, found.foil]).split() == ["she", "he"]
-    assert list(found.clean) + [found.answer] == real(found.pair.clean + " she")["input_ids"]
+    assert [*found.clean, found.answer] == real(found.pair.clean + " she")["input_ids"]
 
 
 def test_a_real_tokenizer_shows_which_answers_are_more_than_one_token(real: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(PromptError, match="1 answers are not a single token right after their prompt: 'elephants'; only"):
+    with pytest.raises(
+        PromptError, match="1 answers are not a single token right after their prompt: 'elephants'; only"
+    ):
         encode([pronoun("girl", "boy", "she", "elephants")], real, Tokens(), Ablation(align="slot"))
 
 
 def test_without_the_space_an_answer_is_another_token_or_none(real: PreTrainedTokenizerFast) -> None:
     with pytest.raises(PromptError, match="answers are not a single token right after their prompt"):
-        encode([pronoun("girl", "boy", "y", "he")], real, Tokens(join=""), Ablation(align="slot"))
+        encode([pronoun("girl", "boy", "she", "he")], real, Tokens(join=""), Ablation(align="slot"))
 
 
 def test_words_of_other_lengths_are_found(real: PreTrainedTokenizerFast) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_circuits.errors import PromptError
 from pytest_circuits.prompts import files
 from pytest_circuits.prompts.pair import Pair
 
@@ -58,7 +59,8 @@ def test_a_file_without_templates_is_one_stratum_and_says_so(project: Project) -
 
 def test_a_file_without_templates_needs_64_pairs(project: Project) -> None:
     assert project.problems(as_csv(without("template")[:63])) == [
-        "specs/p.csv:1: a file without templates has 63 distinct pairs; at least 64 are needed to know how much prompts vary"
+        "specs/p.csv:1: a file without templates has 63 distinct pairs; "
+        "at least 64 are needed to know how much prompts vary"
     ]
 
 
@@ -91,10 +93,20 @@ def test_prompts_without_a_twin_are_read_for_zero_and_mean(project: Project) -> 
 
 
 NEEDS = [
-    ("", "1: ablation.value: the prompts of specs/p.csv have no corrupt twin, but resample takes values from it; write zero or mean"),
-    ("ablation: {value: zero, floor: corrupt}", "6: ablation.floor: the prompts of specs/p.csv have no corrupt twin, but the floor is read on it; write empty"),
-    (f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: number_mover}}}}}}",
-     "7: circuit: the prompts of specs/p.csv have no corrupt twin, but the role number_mover looks at where the two differ"),
+    (
+        "",
+        "1: ablation.value: the prompts of specs/p.csv have no corrupt twin, "
+        "but resample takes values from it; write zero or mean",
+    ),
+    (
+        "ablation: {value: zero, floor: corrupt}",
+        "6: ablation.floor: the prompts of specs/p.csv have no corrupt twin, but the floor is read on it; write empty",
+    ),
+    (
+        f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: number_mover}}}}}}",
+        "7: circuit: the prompts of specs/p.csv have no corrupt twin, "
+        "but the role number_mover looks at where the two differ",
+    ),
 ]
 
 
@@ -104,30 +116,51 @@ def test_what_needs_a_twin_is_refused_without_one(rest: str, expected: str, proj
 
 
 CSV = [
-    ("clean,corrupt,anser,foil\na,b,c,d\n", [
-        "2: unknown column 'anser'; known here: clean, corrupt, answer, foil, template",
-        "2: the column 'answer' is missing",
-    ]),
-    (",clean,corrupt,answer,foil\n0,a,b,c,d\n", ["2: unknown column ''; known here: clean, corrupt, answer, foil, template"]),
+    (
+        "clean,corrupt,anser,foil\na,b,c,d\n",
+        [
+            "2: unknown column 'anser'; known here: clean, corrupt, answer, foil, template",
+            "2: the column 'answer' is missing",
+        ],
+    ),
+    (
+        ",clean,corrupt,answer,foil\n0,a,b,c,d\n",
+        ["2: unknown column ''; known here: clean, corrupt, answer, foil, template"],
+    ),
     ("clean,clean,answer,foil\na,b,c,d\n", ["1: a column is given twice: clean, clean, answer, foil"]),
-    ("clean,corrupt,answer,foil\na,b,c\n", ["2: expected 4 cells, as in the header, found 3; a cell with a comma needs quotes"]),
-    ("clean,corrupt,answer,foil\n\na, b,c,d,e\n", ["3: expected 4 cells, as in the header, found 5; a cell with a comma needs quo"]),
+    (
+        "clean,corrupt,answer,foil\na,b,c\n",
+        ["2: expected 4 cells, as in the header, found 3; a cell with a comma needs quotes"],
+    ),
+    (
+        "clean,corrupt,answer,foil\n\na, b,c,d,e\n",
+        ["3: expected 4 cells, as in the header, found 5; a cell with a comma needs quo"],
+    ),
     ('clean,corrupt,answer,foil\n"a"b,c,d,e\n', ["2: this is not CSV: ',' expected after '\"'"]),
     ('clean,corrupt,answer,foil\n"a,c,d,e\n', ["2: this is not CSV: unexpected end of data"]),
     ("clean,corrupt,answer,foil\n,b,c,d\na,b,c,\n", ["2: 'clean' is empty", "3: 'foil' is empty"]),
-    ("clean,corrupt,answer,foil\na ,b,c,d\na, b,c,d\n", [
-        "2: 'clean' begins or ends with a space; `tokens.join` puts the space before the answer",
-        "3: 'corrupt' begins or ends with a space; `tokens.join` puts the space before the answer",
-    ]),
-    ("clean,corrupt,answer,foil\na,a,c,d\na,b,c,c\n", [
-        "2: 'clean' and 'corrupt' are the same, so nothing would differ",
-        "3: 'answer' and 'foil' are the same, so nothing would differ",
-    ]),
+    (
+        "clean,corrupt,answer,foil\na ,b,c,d\na, b,c,d\n",
+        [
+            "2: 'clean' begins or ends with a space; `tokens.join` puts the space before the answer",
+            "3: 'corrupt' begins or ends with a space; `tokens.join` puts the space before the answer",
+        ],
+    ),
+    (
+        "clean,corrupt,answer,foil\na,a,c,d\na,b,c,c\n",
+        [
+            "2: 'clean' and 'corrupt' are the same, so nothing would differ",
+            "3: 'answer' and 'foil' are the same, so nothing would differ",
+        ],
+    ),
     ("clean,corrupt,answer,foil\n", ["1: a file without templates has 0 distinct pairs; at least 64 are needed"]),
     ("", ["1: a file without templates has 0 distinct pairs; at least 64 are needed"]),
-    (b"\xef\xbb\xbfclean,corrupt,answer,foil\na,b,c,d\n", ["1: the file begins with a byte order mark, which would join the"]),
+    (
+        b"\xef\xbb\xbfclean,corrupt,answer,foil\na,b,c,d\n",
+        ["1: the file begins with a byte order mark, which would join the"],
+    ),
     (b"clean,corrupt,answer,foil\na,b,c,\xe9\n", ["2: the file is not UTF-8: byte 0xe9; save it as UTF-8"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "expected"), CSV, ids=[rows[0][:50] for _, rows in CSV])
@@ -141,16 +174,31 @@ def test_a_csv_file_is_refused_with_its_lines(text: str | bytes, expected: list[
 
 JSONL = [
     ('{"clean": "a"\n', "1: this is not JSON: Expecting ',' delimiter: line 1 column 14 (char 13)"),
-    ('\n[1]\n', '2: expected an object such as {"clean": ..., "answer": ...}'),
+    ("\n[1]\n", '2: expected an object such as {"clean": ..., "answer": ...}'),
     ('{"clean": "a", "clean": "b"}\n', "1: this is not JSON: a key is given twice: clean, clean"),
     ("[" * 100_000, "1: this is not a row: it is nested too deep"),
-    ('{"clean": "a", "corrupt": "b", "answer": 17, "foil": "d"}', "1: 'answer' must be a text, found 17; write it in quotes"),
-    ('{"clean": "a", "corrupt": "b", "answer": "c", "foil": null}', "1: 'foil' must be a text, found None; write it in quotes"),
-    ('{"clean": "a", "corrupt": "b", "answer": "c", "foil": "d", "x": 1}', "1: unknown column 'x'; known here: clean, corr"),
-    (as_jsonl([*ROWS, *without("corrupt")[:1]]), "65: 'corrupt' is missing here and given in other rows; give it in every row or"),
-    (as_jsonl([*ROWS, *without("template")[:1]]), "65: 'template' is missing here and given in other rows; give it in every row"),
+    (
+        '{"clean": "a", "corrupt": "b", "answer": 17, "foil": "d"}',
+        "1: 'answer' must be a text, found 17; write it in quotes",
+    ),
+    (
+        '{"clean": "a", "corrupt": "b", "answer": "c", "foil": null}',
+        "1: 'foil' must be a text, found None; write it in quotes",
+    ),
+    (
+        '{"clean": "a", "corrupt": "b", "answer": "c", "foil": "d", "x": 1}',
+        "1: unknown column 'x'; known here: clean, corr",
+    ),
+    (
+        as_jsonl([*ROWS, *without("corrupt")[:1]]),
+        "65: 'corrupt' is missing here and given in other rows; give it in every row or",
+    ),
+    (
+        as_jsonl([*ROWS, *without("template")[:1]]),
+        "65: 'template' is missing here and given in other rows; give it in every row",
+    ),
     (as_jsonl([*ROWS, *without("answer")[:1]]), "65: the column 'answer' is missing"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "expected"), JSONL, ids=[text[:40] for _, text in JSONL])
@@ -172,11 +220,13 @@ def test_a_file_that_is_too_large_is_refused(project: Project, monkeypatch: pyte
 
 
 def test_a_file_that_vanished_after_loading_is_refused(project: Project) -> None:
-    with pytest.raises(Exception, match="^p.csv:1: the file cannot be read: No such file or directory$"):
+    with pytest.raises(PromptError, match="^p.csv:1: the file cannot be read: No such file or directory$"):
         files.read_pairs(project.root / "p.csv", "p.csv")
 
 
 def test_foreign_text_cannot_reach_the_terminal_raw(project: Project) -> None:
-    (found,) = project.problems('{"\\u001b[31m::error": "x", "clean": "a", "answer": "b", "foil": "c"}', "p.jsonl", rest=ZERO)
+    (found,) = project.problems(
+        '{"\\u001b[31m::error": "x", "clean": "a", "answer": "b", "foil": "c"}', "p.jsonl", rest=ZERO
+    )
 
     assert found.startswith("specs/p.jsonl:1: unknown column '\\x1b[31m::error'; known here: ")

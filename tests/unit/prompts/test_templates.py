@@ -35,7 +35,9 @@ def prompts(*templates: str, rest: str = "") -> str:
 def naive(seed: int) -> list[tuple[str, str, str, str]]:
     """Every pair of `NEAR`, ranked, without those that mirror a better one."""
     found = set()
-    for clean, index, verb, near, other_class, other_index in product(NOUNS, range(4), range(2), range(2), NOUNS, range(4)):
+    for clean, index, verb, near, other_class, other_index in product(
+        NOUNS, range(4), range(2), range(2), NOUNS, range(4)
+    ):
         corrupt = "plural" if clean == "singular" else "singular"
         word, twin = NOUNS[clean][index], NOUNS[corrupt][index]
         other, preposition = NOUNS[other_class][other_index], ["near", "behind"][near]
@@ -71,8 +73,12 @@ def test_another_seed_draws_other_pairs(project: Project) -> None:
 def test_what_is_drawn_does_not_depend_on_the_order_of_the_words_or_the_other_templates(project: Project) -> None:
     first = project.draw(prompts(NEAR)).pairs
     shuffled = prompts(PLAIN, NEAR).replace("[near, behind]", "[behind, near]")
-    second = project.draw(shuffled.replace("[dog, author, key, lamp], plural: [dogs, authors, keys, lamps]",
-                                           "[key, lamp, dog, author], plural: [keys, lamps, dogs, authors]")).pairs  # fmt: skip
+    second = project.draw(
+        shuffled.replace(
+            "[dog, author, key, lamp], plural: [dogs, authors, keys, lamps]",
+            "[key, lamp, dog, author], plural: [keys, lamps, dogs, authors]",
+        )
+    ).pairs
 
     assert [pair.clean for pair in first] == [pair.clean for pair in second if pair.template == "near"]
 
@@ -117,14 +123,16 @@ def test_a_mirrored_pair_counts_once(project: Project) -> None:
 
 def test_three_classes_give_every_pair_of_two(project: Project) -> None:
     text = prompts('{id: t, text: "{a}", answer: "{b}", flip: a}').replace(
-        "  vocabulary:\n", "  vocabulary:\n    a: {x: [a1, a2, a3], y: [b1, b2, b3], z: [c1, c2, c3]}\n"
-        "    b: {z: [Z], x: [X], y: [Y]}\n"
-    )  # fmt: skip
+        "  vocabulary:\n",
+        "  vocabulary:\n    a: {x: [a1, a2, a3], y: [b1, b2, b3], z: [c1, c2, c3]}\n    b: {z: [Z], x: [X], y: [Y]}\n",
+    )
     found = {frozenset([(it.clean, it.answer), (it.corrupt, it.foil)]) for it in project.draw(text).pairs}
 
     names = {"a": "X", "b": "Y", "c": "Z"}
     assert found == {
-        frozenset([(f"{one}{n}", names[one]), (f"{two}{n}", names[two])]) for one, two in ("ab", "ac", "bc") for n in (1, 2, 3)
+        frozenset([(f"{one}{n}", names[one]), (f"{two}{n}", names[two])])
+        for one, two in ("ab", "ac", "bc")
+        for n in (1, 2, 3)
     }
 
 
@@ -144,7 +152,10 @@ def test_where_the_answer_is_the_flipped_slot_it_is_the_flipped_word_itself(proj
     pairs = project.draw(text).pairs
 
     assert len(pairs) == 8
-    assert all(f" {it.slots['subject']}" == it.answer and it.corrupt == f"the{it.foil}{it.clean[len('the' + it.answer):]}" for it in pairs)
+    assert all(
+        f" {it.slots['subject']}" == it.answer and it.corrupt == f"the{it.foil}{it.clean[len('the' + it.answer) :]}"
+        for it in pairs
+    )
 
 
 def test_too_few_pairs_are_an_error_that_names_every_template_and_its_count(project: Project) -> None:
@@ -170,12 +181,13 @@ def test_fewer_pairs_than_asked_for_are_told(project: Project) -> None:
 
 
 def large(words: int) -> str:
-    lists = "".join(
-        f"    s{slot}: {{x: [{', '.join(f'a{slot}_{n}' for n in range(words))}], y: [{', '.join(f'b{slot}_{n}' for n in range(words))}]}}\n"
-        for slot in range(4)
+    """Prompts of four slots, each with so many words in each of two classes; a word and its twin end alike."""
+    lists = [[f"{side}{slot}_{n}" for n in range(words)] for slot in range(4) for side in "ab"]
+    slots = "".join(
+        f"    s{n}: {{x: [{', '.join(lists[2 * n])}], y: [{', '.join(lists[2 * n + 1])}]}}\n" for n in range(4)
     )
     return (
-        f"  vocabulary:\n{lists}"
+        f"  vocabulary:\n{slots}"
         "  templates: [{id: t, text: '{s0} {s1} {s2}', answer: '{s3}', flip: s0}]\n  per_template: 64\n"
     )
 
@@ -194,7 +206,9 @@ def test_a_large_product_calls_the_hash_no_more_often_than_it_draws(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr(templates, "_digest", lambda *parts: calls.append(parts) or hashlib.sha256(repr(parts).encode()).digest())
+    monkeypatch.setattr(
+        templates, "_digest", lambda *parts: calls.append(parts) or hashlib.sha256(repr(parts).encode()).digest()
+    )
     project.draw(large(1000))
 
     assert 64 * 5 <= len(calls) <= 128 * 5

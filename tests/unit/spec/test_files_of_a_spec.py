@@ -72,8 +72,8 @@ def test_a_problem_of_an_included_file_is_told_with_its_own_name_and_place(
     )
 
     assert project.problems(with_include(change, "../shared/words.yaml")) == [
-        'shared/words.yaml:3:22: prompts.vocabulary.other.singular.0: `no` is read by YAML as false; write "no" in quotes '
-        "if the text is meant",
+        "shared/words.yaml:3:22: prompts.vocabulary.other.singular.0: `no` is read by YAML as false; "
+        'write "no" in quotes if the text is meant',
         "shared/words.yaml:5:6: prompts.templates.2.anser: unknown key 'anser'; did you mean 'answer'?",
     ]
 
@@ -110,7 +110,8 @@ def test_a_slot_that_two_included_files_have_is_refused(project: Project, change
     project.write("vocabulary: {other: [b]}", "specs/two.yaml")
 
     assert project.problems(with_include(change, "[one.yaml, two.yaml]")) == [
-        "specs/two.yaml:1:14: vocabulary.other: specs/one.yaml has the slot 'other' too; keep one, or say it in the spec"
+        "specs/two.yaml:1:14: vocabulary.other: specs/one.yaml has the slot 'other' too; "
+        "keep one, or say it in the spec"
     ]
 
 

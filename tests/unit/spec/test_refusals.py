@@ -272,6 +272,17 @@ def test_a_missing_section_is_told_and_the_others_are_still_checked(
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("section", ["model", "prompts", "claims"])
+def test_a_section_that_is_missing_breaks_no_rule(section: str, project: Project, good: str) -> None:
+    start = good.index(f"{section}:")
+    rest = good[start:].split("\n")
+    end = next(n for n, line in enumerate(rest[1:], start=1) if not line.startswith(" "))
+
+    assert project.problems(good[:start] + "\n".join(rest[end:])) == [
+        f"specs/a.circuit.yaml:1:1: {section}: this key is missing"
+    ]
+
+
 @pytest.mark.parametrize("text", ["- 1", "just text", "12"])
 def test_a_file_that_is_no_mapping_is_refused(text: str, project: Project) -> None:
     assert project.problems(text) == ["specs/a.circuit.yaml:1:1: a spec is a mapping that begins with `format: 1`"]

@@ -20,7 +20,7 @@ RULES = [
         "]}",
         "7:14",
         "prompts.vocabulary.subject",
-        "the classes must have equally many words, because a word's twin has the same index: singular has 3, plural has 2",
+        "the classes must have equally many words, because a word's twin has the same index: singular has 3, plu",
     ),
     (
         "id: plain",
@@ -111,7 +111,7 @@ RULES = [
         "{one: [is, was], many: [are, were]}",
         "12:75",
         "prompts.templates.0.flip",
-        "the flipped slot's class sets the answer, but 'subject' has the classes singular, plural and 'verb' has one, many",
+        "the flipped slot's class sets the answer, but 'subject' has the classes singular, plural and 'verb'",
     ),
     (
         "{singular: [is, was], plural: [are, were]}",
@@ -229,9 +229,7 @@ SUBJECTS = [
     (
         "circuit: {a: {heads: [L0H0]}}",
         "claims: {}",
-        [
-            "19:9: claims: no check is declared, so nothing could fail; declare one of behaviour, faithfulness, necessity, co"
-        ],
+        ["19:9: claims: no check is declared, so nothing could fail; declare one of behaviour, faithfulness"],
     ),
 ]
 

@@ -1,0 +1,156 @@
+"""The successor score: a planted head has it, others do not, and the batched form equals a naive loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from small_models import VOCABULARY, bound, random_module
+
+from pytest_circuits.checkpoints.model import BoundModel
+from pytest_circuits.checkpoints.selfcheck import output_weight
+from pytest_circuits.errors import PromptError
+from pytest_circuits.roles.successor import DAYS, MONTHS, TASKS, successor_scores, value_weight
+from pytest_circuits.spec.components import Head
+
+WORDS = [*DAYS.split(), *MONTHS.split(), "one", "two", "three", "four"]
+PLANTED = Head(1, 2)
+
+
+class Words:
+    """A tokenizer that knows some words, each as one token; anything else is the unknown token 0."""
+
+    unk_token_id = 0
+
+    def __init__(self, words: list[str], *, prefix: str = "") -> None:
+        self.ids = {prefix + word: 7 + 3 * place for place, word in enumerate(words)}
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        assert not add_special_tokens
+        return {"input_ids": [self.ids.get(text, 0)]}
+
+
+def with_words(model: BoundModel, words: list[str] = WORDS, *, prefix: str = "") -> BoundModel:
+    return replace(model, tokenizer=Words(words, prefix=prefix))
+
+
+def stages(model: BoundModel) -> tuple[Any, ...]:
+    """The modules of the formula, by the names that transformers gives them."""
+    inner = model.module.transformer if model.architecture.model_type == "gpt2" else model.module.model
+    if model.architecture.model_type == "gpt2":
+        return inner.wte, inner.h[0].ln_2, inner.h[0].mlp, [block.ln_1 for block in inner.h], inner.ln_f
+    norms = [block.input_layernorm for block in inner.layers]
+    return inner.embed_tokens, inner.layers[0].post_attention_layernorm, inner.layers[0].mlp, norms, inner.norm
+
+
+def naive_score(model: BoundModel, head: Head, words: list[str], *, cyclic: bool) -> tuple[int, int]:
+    """The definition, token by token."""
+    embed, norm, mlp, norms, final = stages(model)
+    tokens = [model.tokenizer.ids[word] for word in words]
+    hits = 0
+    with torch.no_grad():
+        for place, token in enumerate(tokens if cyclic else tokens[:-1]):
+            residual = norms[head.layer](mlp(norm(embed.weight[token])))
+            value = naive_value(model, head) @ residual
+            written = torch.stack([w * v for w, v in zip(naive_output(model, head), value, strict=True)]).sum(0)
+            logits = {t: float(final(written) @ model.module.lm_head.weight[t]) for t in tokens}
+            hits += max(logits, key=lambda t: logits[t]) == tokens[(place + 1) % len(tokens)]
+    return hits, len(tokens) - (not cyclic)
+
+
+def naive_value(model: BoundModel, head: Head) -> torch.Tensor:
+    """W_V of the head as (head_width, width)."""
+    if model.architecture.model_type == "gpt2":
+        weight = model.module.transformer.h[head.layer].attn.c_attn.weight
+        width = 32 // 4
+        start = 2 * 32 + head.head * width
+        return weight[:, start : start + width].T
+    weight = model.module.model.layers[head.layer].self_attn.v_proj.weight
+    group = head.head // 2  # two query heads share a key/value head
+    return weight[group * 8 : group * 8 + 8]
+
+
+def naive_output(model: BoundModel, head: Head) -> torch.Tensor:
+    """W_O of the head as (head_width, width)."""
+    rows = slice(head.head * 8, head.head * 8 + 8)
+    if model.architecture.model_type == "gpt2":
+        return model.module.transformer.h[head.layer].attn.c_proj.weight[rows]
+    return model.module.model.layers[head.layer].self_attn.o_proj.weight[:, rows].T
+
+
+def plant_successor(model: BoundModel, head: Head) -> None:
+    """Set W_O of a head so that its OV circuit maps each weekday to the next."""
+    embed, norm, mlp, norms, _ = stages(model)
+    tokens = torch.tensor([model.tokenizer.ids[day] for day in DAYS.split()])
+    with torch.no_grad():
+        values = norms[head.layer](mlp(norm(embed.weight[tokens]))) @ naive_value(model, head).T
+        goals = model.module.lm_head.weight[tokens.roll(-1)]
+        naive_output(model, head).copy_(torch.linalg.pinv(values) @ (goals - goals.mean(0)) * 10)
+
+
+def test_a_planted_successor_head_scores_one_and_others_do_not(model: BoundModel) -> None:
+    model = with_words(model)
+    plant_successor(model, PLANTED)
+    others = [Head(layer, head) for layer in range(3) for head in range(4) if Head(layer, head) != PLANTED]
+    scores = successor_scores(model, [PLANTED, *others])
+
+    assert scores[PLANTED]["weekdays"] == (7, 7)
+    assert max(scores[other]["weekdays"][0] for other in others) < 5
+
+
+def test_scores_equal_the_naive_loop(model: BoundModel) -> None:
+    model = with_words(model)
+    heads = [Head(layer, head) for layer in range(3) for head in range(4)]
+
+    for head, tasks in successor_scores(model, heads).items():
+        assert tasks["weekdays"] == naive_score(model, head, DAYS.split(), cyclic=True)
+        assert tasks["months"] == naive_score(model, head, MONTHS.split(), cyclic=True)
+
+
+def test_weights_of_a_head_are_its_own(model: BoundModel) -> None:
+    for head in (Head(0, 0), Head(2, 3)):
+        assert torch.equal(value_weight(model, head).T, naive_value(model, head))
+        assert torch.equal(output_weight(model, head.layer)[head.head], naive_output(model, head))
+
+
+def test_a_task_with_too_few_single_tokens_is_not_scored(model: BoundModel) -> None:
+    scores = successor_scores(with_words(model), [PLANTED])
+
+    assert set(scores[PLANTED]) == {"weekdays", "months"}  # of the number words only four are known
+
+
+def test_words_that_begin_with_a_space_are_found(model: BoundModel) -> None:
+    scores = successor_scores(with_words(model, prefix=" "), [PLANTED])
+
+    assert scores[PLANTED]["months"][1] == 12
+
+
+def test_a_sequence_that_does_not_wrap_leaves_its_last_word_out(model: BoundModel) -> None:
+    words = list("abcdefghij")
+    scored = with_words(model, words)
+
+    assert successor_scores(scored, [PLANTED]) == {
+        PLANTED: {"letters": naive_score(scored, PLANTED, words, cyclic=False)}
+    }
+
+
+def test_a_tokenizer_without_any_sequence_is_an_error(model: BoundModel) -> None:
+    with pytest.raises(PromptError, match="needs sequence words that are single tokens"):
+        successor_scores(with_words(model, ["dog", "cat"]), [PLANTED])
+
+
+def test_tasks_are_long_enough_to_fit_a_limit() -> None:
+    assert all(len(task.words) >= 7 and len(set(task.words)) == len(task.words) for task in TASKS.values())
+    assert VOCABULARY > 7 + 3 * len(WORDS)
+
+
+def test_a_reading_of_the_wrong_third_is_told_apart() -> None:
+    """The planted head's score is lost when keys are taken for values: the test would see it."""
+    model = with_words(bound(random_module("gpt2"), "gpt2"))
+    plant_successor(model, PLANTED)
+    weight = model.part(1, "attn.c_attn").weight.data
+    weight.copy_(torch.cat([weight[:, :32], weight[:, 64:], weight[:, 32:64]], dim=1))
+
+    assert successor_scores(model, [PLANTED])[PLANTED]["weekdays"][0] < 5
