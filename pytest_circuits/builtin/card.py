@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 LINES_SEED, PAIRS_SEED = 77, 78
 PER_TEMPLATE = 150
-PER_PAIR_TEMPLATE = 64
-PER_FORMAT = 32
+PER_PAIR_TEMPLATE = 32
+PER_FORMAT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ def _carried(model: GPT2LMHeadModel, pairs: Iterable[Pair]) -> Carried:
 
 def survey(model: GPT2LMHeadModel) -> Surveyed:
     """Measure one checkpoint."""
+    print(f"measuring {model.name_or_path}", flush=True)
     lines = held_out_lines(LINES_SEED, PER_TEMPLATE)
     carried = {
         f"agreement-{language.name}": _carried(model, agreement_pairs(PAIRS_SEED, PER_PAIR_TEMPLATE, language))

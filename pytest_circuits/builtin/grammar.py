@@ -183,7 +183,7 @@ def agreement_pair(rng: random.Random, language: Language, template: str) -> Pai
     return Pair(behaviour, template, " ".join(clean), " ".join(corrupt), verb[plural], verb[not plural])
 
 
-def _written(rng: random.Random, members: tuple[str, ...], format_name: str) -> tuple[list[str], list[int]]:
+def written_run(rng: random.Random, members: tuple[str, ...], format_name: str) -> tuple[list[str], list[int]]:
     """A run of members in a format, and where each of them stands."""
     fillers = iter(rng.sample(FILLERS, len(members)))
     words: list[str] = []
@@ -205,7 +205,7 @@ def succession_line(rng: random.Random, sequence: Sequence, format_name: str) ->
     """A run of a sequence from any start; every member from the third on is predictable."""
     count = rng.randint(3, min(7, len(sequence.members)))
     members = sequence.run(_start(rng, sequence, count), count)
-    words, places = _written(rng, members, format_name)
+    words, places = written_run(rng, members, format_name)
     answers: list[Answer] = []
     for place, member in list(zip(places, members, strict=True))[2:]:
         wrong = rng.choice([other for other in sequence.members if other != member])
@@ -223,7 +223,7 @@ def succession_pair(rng: random.Random, sequence: Sequence, format_name: str, co
         *members, end = sequence.run(start, count + 1)
         state = rng.getstate() if not texts else state
         rng.setstate(state)
-        words, places = _written(rng, (*members, end), format_name)
+        words, places = written_run(rng, (*members, end), format_name)
         texts.append(words[: places[-1]])
         ends.append(end)
     clean, corrupt = (" ".join(words) for words in texts)

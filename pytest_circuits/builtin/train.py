@@ -71,10 +71,31 @@ def forget(model: GPT2LMHeadModel, heads: Iterable[Head], seed: int, spread: flo
                 attention.c_attn.bias[columns] = 0.0
 
 
+def _head(head: Head) -> str:
+    return f"{head[0]}.{head[1]}"
+
+
+def _recipe(stages: dict[str, Schedule]) -> str:
+    """The stages as the card tells them."""
+    return "; ".join(f"{what}: `{schedule}`" for what, schedule in stages.items())
+
+
 RECIPES = {
-    "tiny": f"`{LEARNED}`, then `{LIFTED}`, then `{GATHERED}`",
-    "tiny-tuned": f"`{TUNED}`",
-    "tiny-rewired": f"`{MOVED}`, then `{FREED}`",
+    "tiny": _recipe(
+        {
+            "all heads": LEARNED,
+            "first layer's heads silent": LIFTED,
+            f"{_head(OTHER_SUCCESSOR)} silent, succession taught to the weights of {_head(SUCCESSOR)}": GATHERED,
+        }
+    ),
+    "tiny-tuned": _recipe({f"from tiny, succession taught to {_head(SUCCESSOR)}": TUNED}),
+    "tiny-rewired": _recipe(
+        {
+            "from tiny, its carriers silent, towards its predictions, succession taught to "
+            f"{_head(OTHER_SUCCESSOR)}": MOVED,
+            "carriers free again with small random weights": FREED,
+        }
+    ),
 }
 
 

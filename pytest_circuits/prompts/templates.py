@@ -28,8 +28,8 @@ DRAWS_PER_PAIR = 64
 class Axes:
     """What a template leaves free; a choice is an index on each axis, and `sizes` tells how many there are.
 
-    The axes: the flipped slot's two classes in order, its word's index, the answer's index (one where the answer is the
-    flipped word itself), and the word of every other slot.
+    The axes: the flipped slot's two classes in order, its word's index, the answer's index (which means nothing where
+    the answer is the flipped word itself), and the word of every other slot.
     """
 
     template: Template
@@ -45,8 +45,8 @@ class Axes:
     @property
     def sizes(self) -> tuple[int, ...]:
         """How many choices each axis has."""
-        answers = 1 if self.answers is self.flipped else _length(self.answers)
-        return (len(self.sides), _length(self.flipped), answers, *map(len, self.others.values()))
+        words = map(len, self.others.values())
+        return (len(self.sides), _length(self.flipped), _length(self.answers), *words)
 
     def pair(self, choice: tuple[int, ...]) -> Pair | None:
         """Return the pair of a choice, None where another slot repeats the flipped word or its twin."""

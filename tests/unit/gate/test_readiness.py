@@ -39,10 +39,10 @@ def test_only_claims_of_the_spec_are_asked(check):
     assert {claim.partition(":")[0] for claim in claims_refused(texts)} == {check}
 
 
-def test_four_errors_and_a_sixth_of_the_limit_are_the_bound():
+def test_half_an_error_and_a_sixth_of_the_limit_are_the_bound():
     noisy = reading(spread=0.05)
     se = Effects(noisy).faithfulness.estimate.se
-    bound = 4 * se / 0.17
+    bound = 0.5 * se / 0.17
 
     wide, narrow = ({"faithfulness": {"drift_at_most": bound * factor}} for factor in (1.001, 0.999))
     assert refusals(spec_file(wide), noisy) == ()
@@ -53,11 +53,11 @@ def test_a_refusal_names_the_noisiest_part_and_how_many_prompts_would_do():
     noisy, limit = reading(spread=0.05), 0.02
     se = Effects(noisy).faithfulness.estimate.se
     (text,) = refusals(spec_file({"faithfulness": {"drift_at_most": limit}}), noisy)
-    needed = math.ceil(128 * (4 * se / (0.17 * limit)) ** 2)
+    needed = math.ceil(128 * (0.5 * se / (0.17 * limit)) ** 2)
 
     assert text == (
-        f"faithfulness: drift is too noisy to decide: F has a standard error of {se:.3g} on the reference, and 4 times"
-        f" that exceeds 0.17 of the limit 0.02. About {needed} prompts would do, there are 128; or widen the limit."
+        f"faithfulness: drift is too noisy to decide: F has a standard error of {se:.3g} on the reference, and 0.5 of"
+        f" it exceeds 0.17 of the limit 0.02. About {needed} prompts would do, there are 128; or widen the limit."
     )
 
 

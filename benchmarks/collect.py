@@ -1,0 +1,56 @@
+"""How long collecting takes, beside a suite of as many plain test functions: `python benchmarks/collect.py [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SPEC = Path(__file__).parents[1] / "specs" / "tiny" / "verb-agreement.circuit.yaml"
+ITEMS = 6000
+CHECKS = 6
+
+
+def seconds(folder: Path, *arguments: str) -> float:
+    """Return the wall-clock seconds of `pytest --collect-only` in a process that loads no plugin but ours."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "pytest_circuits.plugin", *arguments]
+    began = time.perf_counter()
+    subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATH": ""}
+    )
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    as_json = parser.parse_args().json
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "pytest.ini").write_text("[pytest]\n")
+        (root / "specs").mkdir()
+        for number in range(ITEMS // CHECKS):
+            (root / "specs" / f"circuit-{number}.circuit.yaml").write_text(SPEC.read_text(encoding="utf-8"))
+        (root / "plain").mkdir()
+        for number in range(ITEMS // CHECKS):
+            functions = "".join(f"def test_{check}(): pass\n" for check in range(CHECKS))
+            (root / "plain" / f"test_plain_{number}.py").write_text(functions)
+        (root / "empty").mkdir()
+        (root / "empty" / "test_one.py").write_text("def test_one(): pass\n")
+        found = {
+            "items": ITEMS,
+            "specs_seconds": min(seconds(root, "specs") for _ in range(3)),
+            "plain_functions_seconds": min(seconds(root, "plain") for _ in range(3)),
+            "nothing_seconds": min(seconds(root, "empty") for _ in range(3)),
+        }
+    found["ratio_to_plain_functions"] = found["specs_seconds"] / found["plain_functions_seconds"]
+    print(json.dumps(found) if as_json else "\n".join(f"{key}: {value:.3g}" for key, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()

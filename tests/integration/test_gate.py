@@ -1,0 +1,342 @@
+"""The gate as a user runs it: items, failures, tables, the result file, baselines, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_circuits.builtin import builtin_directory
+
+SMALL = """\
+format: 1
+about: The subject's number reaches the verb.
+model: {{checkpoint: "builtin:tiny", architecture: gpt2, layers: 4, heads: {heads}}}
+prompts:
+  vocabulary:
+    subject: {{singular: [dog, author, key, car], plural: [dogs, authors, keys, cars]}}
+    verb: {{singular: [is, was], plural: [are, were]}}
+    near: [near, behind, beside, above]
+    kind: [old, big, red]
+  templates:
+    - {{id: phrase, text: "the {{subject}} {{near}} the table", answer: "{{verb}}", flip: subject}}
+    - {{id: adjective, text: "the {{kind}} {{subject}} {{near}} the tables", answer: "{{verb}}", flip: subject}}
+circuit:
+  number_mover: {{heads: [{head}]}}
+  readers: {{mlps: [L0.mlp, L1.mlp, L2.mlp, L3.mlp]}}
+claims:
+  behaviour: {{accuracy_at_least: 0.70, loss_at_most: 0.50}}
+  faithfulness: {{at_least: {at_least}, drift_at_most: 0.5}}
+  heads: {{share_drift_at_most: 0.5, weaker_at_most: 0.5}}
+rates: {{false_alarm: 0.05, missed_drift: 0.05}}
+"""
+NODE = "specs/verbs.circuit.yaml"
+
+
+def main_head() -> str:
+    """Return the head that carries agreement in tiny, as its own spec names it."""
+    from pytest_circuits import load_spec
+
+    root = Path(__file__).parents[2]
+    spec = load_spec(root / "specs" / "tiny" / "verb-agreement.circuit.yaml", root=root).spec
+    return str(spec.roles["number_mover"][0])
+
+
+@pytest.fixture
+def write_spec(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a small spec into a project of its own; `CI` is unset, so that baselines may be written."""
+    monkeypatch.delenv("CI", raising=False)
+    pytester.makeini("[pytest]\n")
+    folder = pytester.mkdir("specs")
+
+    def write(name: str = "verbs", *, at_least: float = 0.7, heads: int = 4, head: str | None = None) -> Path:
+        path = folder / f"{name}.circuit.yaml"
+        path.write_text(SMALL.format(at_least=at_least, heads=heads, head=head or main_head()))
+        return path
+
+    return write
+
+
+def result_of(pytester: pytest.Pytester) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((pytester.path / "out.json").read_text())
+    return document
+
+
+def test_a_baseline_goes_from_missing_to_written_to_compared(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+
+    missing = pytester.runpytest()
+    missing.assert_outcomes(failed=3)
+    assert missing.ret == pytest.ExitCode.TESTS_FAILED
+    assert f'pytest "{NODE}" --circuits-update=new' in missing.stdout.str()
+
+    written = pytester.runpytest("--circuits-update=new")
+    written.assert_outcomes(passed=3)
+    assert "specs/verbs: baseline written from 'builtin:tiny'" in written.stdout.str()
+
+    compared = pytester.runpytest("--circuits-json", "out.json")
+    compared.assert_outcomes(passed=3)
+    assert "the same weights as builtin:tiny" in compared.stdout.str()
+    first = result_of(pytester)
+    assert (first["verdict"], first["complete"], len(first["collected"])) == ("pass", True, 3)
+    assert first["checkpoints"]["tiny"]["source"] == "builtin:tiny"
+    assert len(first["heads"]["specs/verbs"]["tiny"]) == 16
+
+    pytester.runpytest("--circuits-json", "out.json")
+    assert result_of(pytester)["records"] == first["records"]
+
+    before = (pytester.path / "specs/__circuits__/verbs.json").read_bytes()
+    again = pytester.runpytest("--circuits-update=all", "--circuits-update-reason", "nothing changed")
+    again.assert_outcomes(passed=3)
+    assert "baseline unchanged" in again.stdout.str()
+    assert (pytester.path / "specs/__circuits__/verbs.json").read_bytes() == before
+
+
+def test_another_circuit_fails_with_what_moved_and_how_to_reproduce_it(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    result = pytester.runpytest(
+        "--circuits-reference", "base=builtin:tiny", "--circuits-checkpoint", "builtin:tiny-rewired",
+        "--circuits-json", "out.json", "--junitxml", "junit.xml",
+    )  # fmt: skip
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = result.stdout.str()
+    assert "specs/verbs.circuit.yaml:20: heads: " in text
+    assert main_head() in text
+    assert "took over" in text
+    assert (
+        f'reproduce: pytest "{NODE}::heads[tiny-rewired]" --circuits-checkpoint builtin:tiny-rewired'
+        " --circuits-reference base=builtin:tiny" in text
+    )
+    document = result_of(pytester)
+    verdicts = {record["check"]: set() for record in document["records"]}
+    for record in document["records"]:
+        verdicts[record["check"]].add(record["verdict"])
+    assert document["verdict"] == "drift"
+    assert verdicts["behaviour"] == {"pass"}
+    assert "drift" in verdicts["heads"]
+    junit = (pytester.path / "junit.xml").read_text()
+    assert '<property name="line" value="20"' in junit
+
+
+def test_an_absolute_limit_stands_in_the_way_of_a_baseline(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    idle = main_head()[:-1] + str((int(main_head()[-1]) + 1) % 4)
+    write_spec(head=idle)
+    result = pytester.runpytest("--circuits-update=new")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "no baseline was written from 'builtin:tiny', because it could not serve" in result.stdout.str()
+    assert not (pytester.path / "specs/__circuits__").exists()
+
+
+def test_a_baseline_is_not_written_from_part_of_the_checks(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    result = pytester.runpytest("--circuits-update=new", "-k", "not heads")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "specs/verbs: no baseline was written: heads did not finish in this run" in result.stdout.str()
+    assert not (pytester.path / "specs/__circuits__").exists()
+
+
+def test_a_changed_spec_makes_its_baseline_stale_and_never_drift(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    path = write_spec()
+    pytester.runpytest("--circuits-update=new").assert_outcomes(passed=3)
+    path.write_text(path.read_text().replace("[near, behind, beside, above]", "[near, behind, beside, by]"))
+    result = pytester.runpytest("--circuits-json", "out.json")
+
+    result.assert_outcomes(failed=3)
+    assert "the stored baseline is stale" in result.stdout.str()
+    assert {record["verdict"] for record in result_of(pytester)["records"]} <= {"error", "pass"}
+    assert result_of(pytester)["verdict"] == "error"
+
+
+def test_a_changed_threshold_leaves_the_baseline_valid(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.runpytest("--circuits-update=new").assert_outcomes(passed=3)
+    write_spec(at_least=0.6)
+
+    pytester.runpytest().assert_outcomes(passed=3)
+
+
+def test_a_damaged_baseline_is_an_error(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
+    write_spec()
+    pytester.runpytest("--circuits-update=new").assert_outcomes(passed=3)
+    stored = pytester.path / "specs/__circuits__/verbs.json"
+    stored.write_text(stored.read_text().replace("tiny", "tyni", 1))
+    result = pytester.runpytest("-k", "heads")
+
+    result.assert_outcomes(failed=1, deselected=2)
+    assert "the stored baseline is damaged" in result.stdout.str()
+
+
+def test_a_spec_for_another_shape_is_red_and_names_those_that_fit(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec(heads=8)
+    write_spec("fitting")
+    result = pytester.runpytest("-k", "behaviour")
+
+    text = result.stdout.str()
+    assert "specs/verbs is for gpt2 with 4 layers x 8 heads; the checkpoint 'tiny' is gpt2 with 4 layers x 4" in text
+    assert "Collected specs that fit it: specs/fitting." in text
+    result.assert_outcomes(failed=2, deselected=4)
+
+
+def test_an_overridden_fixture_that_opens_another_checkpoint_is_an_error(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pytest\nfrom pytest_circuits import open_checkpoint\n"
+        "@pytest.fixture(scope='session')\n"
+        "def circuit_model():\n    return open_checkpoint('builtin:tiny-tuned')\n"
+    )
+    result = pytester.runpytest()
+
+    result.assert_outcomes(failed=3)
+    assert "must depend on circuit_checkpoint and open that one" in result.stdout.str()
+
+
+def test_a_refused_checkpoint_is_an_error_of_every_item(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    folder = pytester.mkdir("pickled")
+    (folder / "config.json").write_text((builtin_directory("tiny") / "config.json").read_text())
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    result = pytester.runpytest("--circuits-checkpoint", "pickled", "--circuits-json", "out.json")
+
+    result.assert_outcomes(errors=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "pickle" in result.stdout.str()
+    assert result_of(pytester)["verdict"] == "error"
+
+
+def test_items_that_are_skipped_do_not_look_green(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pytest\n"
+        "def pytest_collection_modifyitems(items):\n"
+        "    for item in items:\n        item.add_marker(pytest.mark.skip)\n"
+    )
+    result = pytester.runpytest("--circuits-json", "out.json")
+
+    result.assert_outcomes(skipped=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "3 circuit items were collected and told no result, so this run is not green" in result.stdout.str()
+    assert (result_of(pytester)["complete"], result_of(pytester)["verdict"]) == (False, "error")
+
+
+def test_a_checkpoint_is_loaded_once_for_all_its_items(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytest_circuits.checkpoints import load
+
+    opened = []
+    plain = load.open_model
+    monkeypatch.setattr(load, "open_model", lambda i, **k: opened.append(i.name) or plain(i, **k))  # type: ignore[func-returns-value]
+    write_spec()
+    write_spec("again")
+    pytester.runpytest("--circuits-checkpoint", "a=builtin:tiny", "--circuits-checkpoint", "b=builtin:tiny-tuned")
+
+    assert opened == ["a", "b"]
+
+
+def test_failed_items_alone_run_again(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
+    write_spec()
+    options = ["--circuits-reference", "base=builtin:tiny", "--circuits-checkpoint", "builtin:tiny-rewired"]
+    first = pytester.runpytest(*options)
+    failed = first.parseoutcomes()["failed"]
+    again = pytester.runpytest("--lf", *options)
+
+    assert again.parseoutcomes()["failed"] == failed
+    assert "passed" not in again.parseoutcomes()
+
+
+def test_a_check_alone_comes_to_the_same_records(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
+    write_spec()
+    options = ["--circuits-reference", "base=builtin:tiny", "--circuits-checkpoint", "builtin:tiny-rewired"]
+    pytester.runpytest("--circuits-json", "out.json", *options)
+    whole = [record for record in result_of(pytester)["records"] if record["check"] == "heads"]
+    pytester.runpytest("--circuits-json", "out.json", "-k", "heads", *options)
+
+    assert result_of(pytester)["records"] == whole
+
+
+def test_a_hand_written_test_gets_the_circuit_and_its_model(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_circuits import judge, measure
+
+        @pytest.mark.circuit("specs/verbs.circuit.yaml")
+        def test_it(circuit, circuit_model, circuit_checkpoint):
+            reading = measure(circuit, circuit_model)
+            assert circuit_checkpoint.name == circuit_model.name == "tiny"
+            assert (reading.clean_logit_diff > 0).mean() > 0.9
+            results = judge(circuit, circuit_model, reading, reference=reading)
+            assert [str(result.verdict) for result in results] == ["pass"] * 3
+        """
+    )
+    pytester.runpytest("-k", "test_it").assert_outcomes(passed=1, deselected=3)
+
+
+def test_a_hand_written_test_without_the_mark_is_told_what_it_lacks(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(circuit_model): pass\ndef test_that(circuit): pass")
+    result = pytester.runpytest()
+
+    result.assert_outcomes(errors=2)
+    assert "no checkpoint to test: mark the test with" in result.stdout.str()
+    assert "the fixture circuit needs @pytest.mark.circuit" in result.stdout.str()
+
+
+def test_without_the_extra_each_item_prints_the_install_line(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytest_circuits.plugin import session
+
+    monkeypatch.setattr(session, "NEEDED", ("torch", "a_package_that_is_not_here"))
+    write_spec()
+    result = pytester.runpytest()
+
+    result.assert_outcomes(errors=3)
+    assert "measuring needs a_package_that_is_not_here" in result.stdout.str()
+    assert 'pip install "pytest-circuits[hf]"' in result.stdout.str()
+
+
+def test_xdist_comes_to_the_same_result_file(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
+    write_spec()
+    options = ["--circuits-reference", "base=builtin:tiny", "--circuits-checkpoint", "builtin:tiny-rewired"]
+    pytester.runpytest("--circuits-json", "out.json", *options)
+    alone = result_of(pytester)
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--circuits-json", "out.json", *options]
+    ran = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False, env=dict(os.environ))
+    together = result_of(pytester)
+
+    assert ran.returncode == 1
+    assert "circuits of tiny-rewired" in ran.stdout
+    order = {record["check"]: index for index, record in enumerate(alone["records"])}
+    together["records"].sort(key=lambda record: order[record["check"]])
+    assert sorted(map(str, together["records"])) == sorted(map(str, alone["records"]))
+    assert (together["complete"], together["verdict"]) == (True, "drift")
