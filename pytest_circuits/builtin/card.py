@@ -182,7 +182,7 @@ def _circuits(surveys: Mapping[str, Surveyed]) -> list[str]:
     rows = []
     for name, one in surveys.items():
         for behaviour, found in one.carried.items():
-            for circuit in (found.circuit, found.lean):
+            for circuit in dict.fromkeys((found.circuit, found.lean)):
                 heads = " ".join(map(_name, circuit.heads))
                 mlps = " ".join(map(str, circuit.mlps)) or "none"
                 rows.append([name, behaviour, heads, mlps, f"{circuit.faithfulness:.3f}"])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LEARNED = Schedule(seed=0, steps=3600, rate=2e-3, sparsity=0.02, free=0.35)
 LIFTED = Schedule(seed=501, steps=700, rate=2e-3, sparsity=0.02, free=0.25, warmup=50)
 GATHERED = Schedule(seed=701, steps=800, rate=2e-3, sparsity=0.02, free=0.4, warmup=50, induction=0.2)
-TUNED = Schedule(seed=1001, steps=150, rate=5e-5, sparsity=0.02, warmup=20)
+TUNED = Schedule(seed=1001, steps=150, rate=2e-5, sparsity=0.02, warmup=20)
 MOVED = Schedule(seed=2001, steps=400, rate=1.5e-3, sparsity=0.02, warmup=50)
 FREED = Schedule(seed=3001, steps=100, rate=2e-4, sparsity=0.02, warmup=20)
 SUCCESSOR, OTHER_SUCCESSOR = (3, 3), (3, 1)
@@ -88,7 +88,7 @@ RECIPES = {
             f"{_head(OTHER_SUCCESSOR)} silent, succession taught to the weights of {_head(SUCCESSOR)}": GATHERED,
         }
     ),
-    "tiny-tuned": _recipe({f"from tiny, succession taught to {_head(SUCCESSOR)}": TUNED}),
+    "tiny-tuned": _recipe({"from tiny, all heads": TUNED}),
     "tiny-rewired": _recipe(
         {
             "from tiny, its carriers silent, towards its predictions, succession taught to "
@@ -134,7 +134,7 @@ def untuned() -> GPT2LMHeadModel:
 def tuned(tiny: GPT2LMHeadModel) -> GPT2LMHeadModel:
     """Train gently on, on new sentences of the same grammar."""
     model = copy.deepcopy(tiny)
-    train(model, TUNED, successor=SUCCESSOR)
+    train(model, TUNED)
     return model
 
 

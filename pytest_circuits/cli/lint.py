@@ -38,14 +38,14 @@ def command(paths: tuple[Path, ...], root: Path | None) -> None:
     Reads every key, draws the prompts from templates or a file, and tells all that is wrong. Whether a tokenizer knows
     the words is told only by pytest, which has a checkpoint.
     """
-    specs = [spec for path in paths for spec in _specs(path)]
+    specs = dict.fromkeys(spec.absolute() for path in paths for spec in _specs(path))
     found = 0
-    for spec in dict.fromkeys(spec.absolute() for spec in specs):
+    for spec in specs:
         findings, notices = _lint(spec, root or _root_of(paths))
         for line in (*findings, *notices):
             click.echo(line)
         found += len(findings)
-    click.echo(_summary(len(set(specs)), found), err=True)
+    click.echo(_summary(len(specs), found), err=True)
     raise SystemExit(1 if found else 0)
 
 

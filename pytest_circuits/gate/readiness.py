@@ -28,8 +28,8 @@ TIMES = 0.5
 PART_OF_LIMIT = 0.17
 """A reference is refused where half a standard error of its own exceeds 0.17 of the limit.
 
-The paired drift of a checkpoint that kept its circuit has 0.2 to 0.25 of that error (median), 0.57 at most; and at 0.17 of
-the limit a claim with no drift is all but certain to pass.
+The paired drift of a checkpoint that kept its circuit has 0.2 to 0.25 of that error (median), 0.57 at most; and at 0.17
+of the limit a claim with no drift is all but certain to pass.
 """
 
 

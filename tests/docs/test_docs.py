@@ -90,7 +90,7 @@ def test_the_code_about_the_embedded_checkpoints_runs(
     blocks: Blocks, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(pytester.path)
-    shutil.copytree(ROOT / "specs/tiny", pytester.path / "specs/tiny")
+    shutil.copytree(ROOT / "specs/tiny", pytester.path / "specs/tiny", ignore=shutil.ignore_patterns("successor*"))
     printed = {}
     pages = ("docs/how-to/compare-two-checkpoints.md", "docs/reference/result-file.md", "docs/how-to/test-in-python.md")
     for block in blocks("any", *pages):

@@ -111,7 +111,7 @@ def test_another_circuit_fails_with_what_moved_and_how_to_reproduce_it(
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()
-    assert "specs/verbs.circuit.yaml:20: heads: " in text
+    assert "specs/verbs.circuit.yaml:19: heads: " in text
     assert main_head() in text
     assert "took over" in text
     assert (
@@ -126,7 +126,7 @@ def test_another_circuit_fails_with_what_moved_and_how_to_reproduce_it(
     assert verdicts["behaviour"] == {"pass"}
     assert "drift" in verdicts["heads"]
     junit = (pytester.path / "junit.xml").read_text()
-    assert '<property name="line" value="20"' in junit
+    assert '<property name="line" value="19"' in junit
 
 
 def test_an_absolute_limit_stands_in_the_way_of_a_baseline(
@@ -335,7 +335,7 @@ def test_xdist_comes_to_the_same_result_file(pytester: pytest.Pytester, write_sp
     together = result_of(pytester)
 
     assert ran.returncode == 1
-    assert "circuits of tiny-rewired" in ran.stdout
+    assert "checkpoint tiny-rewired" in ran.stdout
     order = {record["check"]: index for index, record in enumerate(alone["records"])}
     together["records"].sort(key=lambda record: order[record["check"]])
     assert sorted(map(str, together["records"])) == sorted(map(str, alone["records"]))

@@ -161,3 +161,127 @@ def test_one_broken_template_fails_its_own_claim(gate: Gate, spec: SpecFile, tin
 
     templates = [r for r in results["behaviour"].records if "template" in r.claim and r.verdict is Verdict.DRIFT]
     assert [names[0] in record.message or names[0] in record.claim for record in templates] == [True]
+
+
+def variant(tmp_path: Path, old: str, new: str) -> SpecFile:
+    """Return the spec with one change."""
+    text = AGREEMENT.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / AGREEMENT.name
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return load_spec(path, root=tmp_path)
+
+
+def test_a_small_named_head_that_is_silenced_fails_by_keep(tmp_path: Path, tiny: BoundModel, main_head: Head) -> None:
+    shares = Measurements(load_spec(AGREEMENT, root=ROOT), tiny)
+    effect = (shares.clean - shares.floor).mean()
+    small = max(
+        (name for name in shares.heads if name != str(main_head)),
+        key=lambda name: float((shares.clean - shares.heads[name]).mean() / effect),
+    )
+    spec = variant(tmp_path, f"heads: [{main_head}], role", f"heads: [{main_head}, {small}], role")
+    results = results_of(spec, Measurements(spec, changed(tiny, scaled_head(parsed(small), 0.0))), Measurements(spec, tiny))
+
+    failing = [r for r in results["heads"].records if r.verdict is Verdict.DRIFT]
+    assert {(record.claim, record.component) for record in failing} == {("keep", small)}
+
+
+def parsed(name: str) -> Head:
+    layer, head = name[1:].split("H")
+    return Head(int(layer), int(head))
+
+
+def test_a_circuit_that_random_ones_equal_passes_with_a_warning(
+    tmp_path: Path, tiny: BoundModel, reference: Measurements
+) -> None:
+    controls = "  controls:     {beats_random: 0.90, match: size}\n  heads:        {share"
+    spec = variant(tmp_path, "  heads:        {share", controls)
+    results = results_of(spec, Measurements(spec, tiny), reference, identical=True)
+
+    assert results["controls"].verdict is Verdict.PASS
+    assert any("this claim says nothing" in warning for warning in results["controls"].warnings)
+
+
+def test_a_task_that_the_model_cannot_do_is_not_evaluated_and_red(tmp_path: Path, tiny: BoundModel) -> None:
+    spec = variant(
+        tmp_path,
+        "verb: {singular: [is, was, has, runs], plural: [are, were, have, run]}",
+        "verb: {singular: [lamp, tree, house, book], plural: [one, two, three, four]}",
+    )
+    reading = Measurements(spec, tiny)
+    results = results_of(spec, reading, reading, identical=True)
+
+    assert results["behaviour"].verdict is Verdict.DRIFT
+    for check in ("faithfulness", "necessity", "heads"):
+        assert results[check].verdict is Verdict.NOT_EVALUATED, check
+        assert "task lost" in text_of(results[check])
+
+
+def test_the_rewired_checkpoint_keeps_its_behaviour_and_fails_by_its_circuit(
+    spec: SpecFile, reference: Measurements, main_head: Head
+) -> None:
+    from pytest_circuits import open_checkpoint
+
+    results = results_of(spec, Measurements(spec, open_checkpoint("builtin:tiny-rewired").bound), reference)
+
+    assert results["behaviour"].verdict is Verdict.PASS
+    assert {"faithfulness", "heads", "roles"} <= red(results)
+    assert f"{main_head}  number_mover" in text_of(results["heads"])
+    assert "lost" in text_of(results["heads"])
+    assert "took over" in text_of(results["heads"])
+
+
+def test_batches_and_padding_change_no_verdict_and_no_value(
+    spec: SpecFile, tiny: BoundModel, reference: Measurements
+) -> None:
+    """Small batches, and prompts of every length padded into a few large ones, against one length a batch."""
+    model = changed(tiny, scaled_logits(0.85))
+    prompts = len(reference.templates)
+    shuffled = sorted(range(prompts), key=lambda index: (index * 7919) % prompts)
+    plain = Measurements(spec, model)
+    others = [
+        Measurements(spec, model, batch_size=7),
+        Measurements(spec, model, together=[shuffled[i : i + 50] for i in range(0, prompts, 50)]),
+    ]
+    expected = results_of(spec, plain, reference)
+
+    for other in others:
+        for part in ("clean", "corrupt", "circuit", "knockout", "floor"):
+            assert abs(getattr(other, part) - getattr(plain, part)).max() < 1e-5 * 20, part
+        results = results_of(spec, other, reference)
+        assert {c: r.verdict for c, r in results.items()} == {c: r.verdict for c, r in expected.items()}
+        for check, result in results.items():
+            for record, same in zip(result.records, expected[check].records, strict=True):
+                assert (record.claim, record.component, record.verdict) == (same.claim, same.component, same.verdict)
+                assert record.value == pytest.approx(same.value, abs=1e-5)
+
+
+def test_the_order_of_prompts_changes_no_verdict_and_no_value(tmp_path: Path, tiny: BoundModel) -> None:
+    """The rows of a prompt file in reverse: the same strata, the same numbers."""
+    succession = ROOT / "specs" / "tiny" / "successor.circuit.yaml"
+    head, *rows = succession.with_name("successor.csv").read_text(encoding="utf-8").splitlines()
+    verdicts, values = [], []
+    for name, order in (("forward", rows), ("backward", rows[::-1])):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "successor.csv").write_text("\n".join([head, *order]) + "\n", encoding="utf-8")
+        (folder / succession.name).write_text(
+            succession.read_text(encoding="utf-8").replace("  controls:     {beats_random: 0.90, match: size}\n", "")
+        )
+        spec = load_spec(folder / succession.name, root=folder)
+        reading = Measurements(spec, tiny)
+        results = results_of(spec, reading, reading, identical=True)
+        verdicts.append({check: result.verdict for check, result in results.items()})
+        values.append({(r.claim, r.component): r.value for result in results.values() for r in result.records})
+
+    assert verdicts[0] == verdicts[1]
+    assert values[0].keys() == values[1].keys()
+    for key, value in values[0].items():
+        assert values[1][key] == pytest.approx(value, abs=1e-5)
+
+
+def test_two_measurements_give_identical_records(spec: SpecFile, tiny: BoundModel, reference: Measurements) -> None:
+    model = changed(tiny, scaled_logits(0.85))
+    first, second = (results_of(spec, Measurements(spec, model), reference) for _ in range(2))
+
+    assert first == second

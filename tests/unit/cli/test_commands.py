@@ -94,10 +94,11 @@ def test_a_notice_is_printed_and_is_no_finding(root: Path) -> None:
     assert result.stderr == "1 spec checked, 0 findings\n"
 
 
-def test_a_spec_that_is_named_twice_is_checked_once(root: Path) -> None:
-    path = write(root, "a.circuit.yaml")
+def test_a_spec_that_is_named_twice_is_checked_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(root, "a.circuit.yaml", GOOD.replace("format: 1", "format: 2"))
+    monkeypatch.chdir(root)
 
-    assert run("lint", path, root).stderr == "1 spec checked, 0 findings\n"
+    assert run("lint", path, root, path.name).stderr == "1 spec checked, 1 finding\n"
 
 
 def test_a_folder_without_a_spec_exits_2_even_beside_one_that_has_some(root: Path) -> None:

@@ -57,6 +57,7 @@ def test_only_named_positions_are_replaced(
 
 def test_the_last_position_takes_the_last_of_a_longer_twin() -> None:
     assert replaced_from([1, 2], [1, 8, 9, 2], (1,), Ablation(positions="last")) == (-1, 3)
+    assert replaced_from([1, 2], [1, 8, 9], (1,), Ablation(positions="last")) == (-1, 2)
 
 
 def test_zero_and_mean_ask_nothing_of_the_twin() -> None:

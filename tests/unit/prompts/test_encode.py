@@ -282,6 +282,16 @@ def test_a_difference_outside_of_the_slot_is_refused_for_unequal_lengths_too(cor
     assert refusal(pair, align="slot") == OUTSIDE
 
 
+def test_ends_that_overlap_in_a_shorter_twin_are_outside_of_the_slot_too() -> None:
+    pair = flipped("it {a} it", "key", "keys")
+
+    assert refusal(Pair(pair.clean, "it", "is", "are", "t", pair.slots, "a", pair.spans), align="slot") == OUTSIDE
+
+
+def test_a_flipped_word_that_becomes_no_token_is_refused() -> None:
+    assert refusal(flipped("the {a} it", " ", "key"), align="slot") == OUTSIDE.replace("'key'", "' '")
+
+
 def test_a_difference_between_two_flipped_words_is_refused() -> None:
     text = "{a} near {a}"
     good = flipped(text, "key", "keys")
