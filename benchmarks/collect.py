@@ -1,4 +1,4 @@
-"""How long collecting takes, beside a suite of as many plain test functions: `python benchmarks/collect.py [--json]`."""
+"""How long collecting takes, beside as many plain test functions: `python benchmarks/collect.py [--json]`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ import pytest
 from .errors import BaselineError, SpecError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .spec.loader import SpecFile
 
 SUFFIX = ".circuit.yaml"
@@ -24,7 +25,7 @@ SPEC = pytest.StashKey["SpecFile"]()
 
 
 class CircuitFile(pytest.Module):
-    """One spec. Its items are ordinary test functions, so every selection, fixture and plugin of pytest works on them."""
+    """One spec. Its items are ordinary test functions, so selection, fixtures and other plugins work on them."""
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """Load the spec and let pytest collect the functions that stand for its checks."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from jaxtyping import Float
 
@@ -107,6 +108,7 @@ class Record:
 
     `value` is what was observed and `reference` what it is compared with, both in `unit`; `drift` is their signed
     difference. `interval` is the drift's where there is one, else the value's. What is undefined is None, never 0.
+    `template` names the stratum of a claim that is judged within one.
     """
 
     circuit: str
@@ -125,6 +127,7 @@ class Record:
     templates: int
     message: str
     line: int
+    template: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as the result file holds it: plain builtins."""

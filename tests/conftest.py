@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -13,7 +14,9 @@ from small_models import bound, random_module
 import pytest_circuits.builtin
 import pytest_circuits.checkpoints.attention
 import pytest_circuits.checks.suite  # noqa: F401
-from pytest_circuits.checkpoints.model import BoundModel
+
+if TYPE_CHECKING:
+    from pytest_circuits.checkpoints.model import BoundModel
 
 pytest_plugins = ["pytester"]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
 from pytest_circuits.checkpoints.architectures import Shape
 from pytest_circuits.checkpoints.load import bind
-from pytest_circuits.checkpoints.model import BoundModel
+
+if TYPE_CHECKING:
+    from pytest_circuits.checkpoints.model import BoundModel
 
 VOCABULARY = 101
 

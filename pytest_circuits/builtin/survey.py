@@ -141,9 +141,7 @@ def effect(model: GPT2LMHeadModel, pairs: Sequence[Pair]) -> Effect:
     """Patch each head alone, then everything, with the corrupt run; all pairs must be of one length."""
     tokens = tokens_of(pair.clean for pair in pairs)
     _, donor = observe(model, tokens_of(pair.corrupt for pair in pairs))
-    patched = {
-        head: logit_difference(patched_logits(model, tokens, donor, [head]), pairs) for head in all_heads(model)
-    }
+    patched = {head: logit_difference(patched_logits(model, tokens, donor, [head]), pairs) for head in all_heads(model)}
     floor = patched_logits(model, tokens, donor, all_heads(model), all_mlps(model))
     return Effect(logit_difference(_last_logits(model, tokens), pairs), patched, logit_difference(floor, pairs))
 
@@ -212,9 +210,7 @@ def smallest_circuit(
     return whole, lean
 
 
-def successor_logits(
-    model: GPT2LMHeadModel, head: Head, sequence: WordSequence, normed: bool = True
-) -> Tensor:
+def successor_logits(model: GPT2LMHeadModel, head: Head, sequence: WordSequence, normed: bool = True) -> Tensor:
     """What the head's weights alone make of each member: a row of logits over all members.
 
     A member goes in as MLP 0 rewrites its embedding; ``normed`` keeps the layer norms around the head.

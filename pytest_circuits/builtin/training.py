@@ -114,9 +114,7 @@ class HeadOutputs:
 
 def weighted_loss(logits: Tensor, batch: Batch, smoothing: float) -> Tensor:
     """Cross entropy over the predictable words, with a little of the others."""
-    losses = cross_entropy(
-        logits.flatten(0, 1), batch.targets.flatten(), reduction="none", label_smoothing=smoothing
-    )
+    losses = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none", label_smoothing=smoothing)
     weights = batch.weights.flatten()
     return (losses * weights).sum() / weights.sum()
 

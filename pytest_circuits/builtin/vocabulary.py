@@ -55,9 +55,7 @@ ENGLISH = Language(
         "car/cars house/houses tree/trees book/books lamp/lamps boat/boats horse/horses bird/birds child/children "
         "woman/women man/men picture/pictures window/windows"
     ),
-    verbs=_forms(
-        "is/are was/were has/have runs/run sings/sing sleeps/sleep waits/wait falls/fall moves/move does/do"
-    ),
+    verbs=_forms("is/are was/were has/have runs/run sings/sing sleeps/sleep waits/wait falls/fall moves/move does/do"),
     clause_verbs=_forms("likes/like sees/see knows/know helps/help follows/follow"),
     past_verbs=("liked", "saw", "knew", "helped", "followed"),
     prepositions=("near", "by", "behind", "above", "below", "beside", "with", "under", "around", "against"),
@@ -126,9 +124,7 @@ SEQUENCES = (
     Sequence("weekdays", tuple("monday tuesday wednesday thursday friday saturday sunday".split()), wraps=True),
     Sequence(
         "months",
-        tuple(
-            "january february march april may june july august september october november december".split()
-        ),
+        tuple("january february march april may june july august september october november december".split()),
         wraps=True,
     ),
     Sequence("letters", tuple("abcdefghijklmnopqrstuvwxyz")),
@@ -154,9 +150,7 @@ EVENTS = tuple("war siege reign voyage strike drought".split())
 CENTURIES = tuple(str(century) for century in range(11, 20))
 YEARS = tuple(f"{year:02d}" for year in range(2, 100))
 
-FUNCTION_WORDS = tuple(
-    ", and then when while after went to were at left gave handed sent passed a lasted from".split()
-)
+FUNCTION_WORDS = tuple(", and then when while after went to were at left gave handed sent passed a lasted from".split())
 
 
 def plain_words() -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,8 @@ from ..errors import InstrumentError
 from .selfcheck import tolerance
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jaxtyping import Float, Int
 
     from .model import BoundModel
@@ -25,9 +26,7 @@ NAME = "pytest_circuits_read"
 _patterns: ContextVar[dict[int, Tensor]] = ContextVar("pytest_circuits_patterns")
 
 
-def attention_of_last(
-    model: BoundModel, ids: Int[Tensor, "batch seq"]
-) -> Float[Tensor, "layers batch heads seq"]:
+def attention_of_last(model: BoundModel, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "layers batch heads seq"]:
     """Return where the answer position attends in each head, on prompts that need no padding.
 
     The output is the kernel's own; the pattern is computed beside it from the same rotated queries and keys, and is

@@ -70,9 +70,7 @@ class CheckpointModel:
         return f"<CheckpointModel {self.name} from {self.source!r}>"
 
 
-def open_checkpoint(
-    checkpoint: Checkpoint | str, *, device: str = "auto", dtype: str = "float32"
-) -> CheckpointModel:
+def open_checkpoint(checkpoint: Checkpoint | str, *, device: str = "auto", dtype: str = "float32") -> CheckpointModel:
     """Identify a checkpoint and return its handle; its weights are loaded on the first measurement.
 
     Args:

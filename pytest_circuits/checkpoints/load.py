@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from .model import BoundModel
 from .selfcheck import check_instrument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from .identify import Identified
 
 DTYPES: Mapping[str, torch.dtype] = {

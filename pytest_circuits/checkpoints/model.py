@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InstrumentError
-from .architectures import Architecture
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+    from .architectures import Architecture
 
 Edit = Callable[[Tensor], Tensor]
 """Takes a site's value and returns the value to go on with, of the same shape; never changes it in place."""
@@ -58,6 +59,12 @@ class BoundModel:
         """The device that prompts are sent to."""
         device: torch.device = self.module.device
         return device
+
+    @property
+    def context(self) -> int:
+        """The number of positions that the model was made for."""
+        positions: int = self.module.config.max_position_embeddings
+        return positions
 
     @property
     def dtype(self) -> torch.dtype:

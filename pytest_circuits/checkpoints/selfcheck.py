@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ from ..errors import InstrumentError
 from .model import EMBED, BoundModel, Edit, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Int
 
 SEQUENCE = 6
@@ -40,7 +41,7 @@ def every_module_is_in_eval_mode(model: BoundModel) -> None:
 
 
 def replacing_acts_as_it_says(model: BoundModel) -> None:
-    """An empty patch and a model's own values change nothing, a full patch gives the corrupt run, zeros do something."""
+    """An empty patch and a model's own values change nothing, a full one gives the corrupt run, zeros do something."""
     clean, corrupt = probe_ids(model)
     plain = model.forward(clean)
     own = model.forward(clean, keep=model.sites)
@@ -60,7 +61,7 @@ def replacing_acts_as_it_says(model: BoundModel) -> None:
 
 
 def parts_sum_to_the_residual(model: BoundModel) -> None:
-    """What the heads and the MLP put out is what their block adds, and a head is its slice of the projection's input."""
+    """What heads and MLP put out is what their block adds, and a head is its slice of the projection's input."""
     clean, _ = probe_ids(model)
     seen: dict[int, list[Tensor]] = {layer: [] for layer in range(model.layers)}
     handles = [
@@ -76,7 +77,10 @@ def parts_sum_to_the_residual(model: BoundModel) -> None:
     for layer, (before, after) in seen.items():
         attention = heads_output(model, layer, kept[Site("z", layer)])
         if attention.shape != before.shape:
-            _fail(model, f"layer {layer}: heads put out {attention.shape[-1]} numbers, the residual has {before.shape[-1]}")
+            _fail(
+                model,
+                f"layer {layer}: heads put out {attention.shape[-1]} numbers, the residual has {before.shape[-1]}",
+            )
         _same(
             model,
             f"layer {layer}: heads + MLP + input is not the block's output",

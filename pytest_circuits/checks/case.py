@@ -234,6 +234,7 @@ class Case:
             templates=len(view.strata.names),
             message=self._message(claim, verdict, alpha),
             line=claim.line,
+            template=claim.template,
         )
 
     def line(self, key: str | None = None) -> int:
@@ -276,7 +277,7 @@ class Case:
         heads: Mapping[str, HeadEffect] | None = None,
     ) -> Result:
         """Return the check's result: its records, worst first, and by default what the worst of them say."""
-        ordered = tuple(sorted(records, key=lambda record: -SEVERITY.index(record.verdict)))
+        ordered = tuple(sorted(records, key=_rank))
         verdict = worst([record.verdict for record in ordered])
         red = dict.fromkeys(record.message for record in ordered if record.verdict is not Verdict.PASS)
         messages = [*red] or [record.message for record in ordered[:1]] or ["nothing was judged"]
@@ -320,3 +321,9 @@ def interval_of(bounds: Interval, digits: str) -> str:
 def plain(text: str) -> str:
     """Return foreign text with whatever a terminal or a CI log would obey written as escapes."""
     return repr(text)[1:-1]
+
+
+def _rank(record: Record) -> tuple[int, float]:
+    """Order records by severity, then absolute limits, then the drifts that are largest beside their limits."""
+    far = math.inf if record.drift is None or not record.limit else abs(record.drift) / record.limit
+    return -SEVERITY.index(record.verdict), -far

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..engine.runs import Ablated, Runs
+from ..errors import PromptError
 from ..gate.controls import RandomCircuits, draw_circuits
 from ..gate.estimates import ratio_of_means, strata_of
 from ..prompts.encode import batches, encode
@@ -18,14 +18,26 @@ from ..roles.successor import successor_scores
 from ..spec.components import Component, Head, Mlp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jaxtyping import Float
 
     from ..checkpoints.model import BoundModel
+    from ..prompts.encode import Encoded
     from ..spec.loader import SpecFile
 
     PerPrompt = Float[np.ndarray, "prompts"]
+
+
+def _refuse_longer(encoded: Sequence[Encoded], context: int) -> None:
+    """Raise PromptError where a prompt has more tokens than the model has positions."""
+    longest = max(encoded, key=lambda row: max(len(row.clean), len(row.corrupt or ())))
+    tokens = max(len(longest.clean), len(longest.corrupt or ()))
+    if tokens > context:
+        raise PromptError(
+            f"a prompt may have {context} tokens on this model, and {longest.pair.clean!r} has {tokens}.\n"
+            "  Beyond its positions a model answers at random or not at all. Shorten the template."
+        )
 
 
 class Measurements:
@@ -54,6 +66,7 @@ class Measurements:
         self.file = file
         self.prompts = pairs_of(file)
         encoded = encode(self.prompts.pairs, model.tokenizer, spec.tokens, spec.ablation)
+        _refuse_longer(encoded, model.context)
         together = batches(encoded, batch_size) if together is None else together
         self._runs = Runs(model, encoded, together, value=spec.ablation.value, metric=spec.measure.metric)
         layers, heads = range(model.layers), range(model.heads)

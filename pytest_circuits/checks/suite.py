@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..baselines import Baseline, baseline_path, read_baseline
@@ -12,12 +10,15 @@ from ..checkpoints.architectures import Shape
 from ..checkpoints.handle import CheckpointModel, open_checkpoint
 from ..checkpoints.naming import Checkpoint, parse_checkpoint
 from ..errors import BaselineError, CircuitsError, MismatchError
-from ..records import Reading, Result
 from . import Comparison, judge
 from .measurements import Measurements
 from .updating import store
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from ..records import Reading, Result
     from ..spec.loader import SpecFile
 
 
@@ -121,7 +122,7 @@ class Suite:
         return shape_wanted(file) == model.shape
 
     def compared_with(self, file: SpecFile, fingerprint: str | None) -> tuple[str | None, bool]:
-        """Return the source of what a spec is compared with, None where there is nothing, and whether it is the same."""
+        """Return the source of what a spec is compared with, None for nothing, and whether it is the same."""
         if self.reference is not None:
             held = self._models.get(self.reference)
             if isinstance(held, CheckpointModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from ..gate.readiness import refusals, warnings
 from ..records import Result, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ..checkpoints.handle import CheckpointModel
     from ..records import Reading
     from ..spec.loader import SpecFile
@@ -45,8 +46,10 @@ def store(
     against = [result.headline for result in bad] or list(refusals(file, reading))
     if against:
         raise BaselineRefused(
-            "\n  ".join([f"{file.circuit}: no baseline was written from {model.source!r}, because it could not serve:"]
-            + [f"- {line}" for line in against])
+            "\n  ".join(
+                [f"{file.circuit}: no baseline was written from {model.source!r}, because it could not serve:"]
+                + [f"- {line}" for line in against]
+            )
         )
     parts = {part for check in file.spec.declared for part in NEEDED[check]}
     baseline = Baseline(

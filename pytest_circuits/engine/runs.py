@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +18,8 @@ from .batch import Batch, batch_of
 from .metric import Metric, logit_diff, read
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
     from jaxtyping import Float
 
     from ..prompts.encode import Encoded
@@ -132,8 +133,9 @@ class Runs:
         means = {site: total / counts.view(*counts.shape, *[1] * (total.ndim - 2)) for site, total in sums.items()}
         return tuple(
             {
-                site: mean[self._strata(b, names), _from_end(b.clean.shape[1], b.clean_lengths, int(longest))]
-                .to(self.model.dtype)
+                site: mean[self._strata(b, names), _from_end(b.clean.shape[1], b.clean_lengths, int(longest))].to(
+                    self.model.dtype
+                )
                 for site, mean in means.items()
             }
             for b in self.batches

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +12,9 @@ from .options import add_options, read_options
 from .session import Session, Told, by_checkpoint, checkpoint_of
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
     from ..checkpoints.handle import CheckpointModel
     from ..checkpoints.naming import Checkpoint
     from ..records import Verdict

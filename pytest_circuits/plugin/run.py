@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .. import collect
-from ..checkpoints.naming import Checkpoint
 from ..errors import CircuitsError, MismatchError, MissingExtra
 from ..records import Result, Verdict
 from ..report.json import result_as_dict, result_document, result_from_dict
@@ -18,7 +16,10 @@ from ..report.terminal import Line, budget_line, failure_text, summary_table
 from .session import INSTALL, Session, Told, checkpoint_of, missing_extra
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..checkpoints.handle import CheckpointModel
+    from ..checkpoints.naming import Checkpoint
     from ..checks.suite import Suite
     from ..spec.loader import SpecFile
 
@@ -52,7 +53,7 @@ def suite_of(config: pytest.Config, session: Session) -> Suite:
 
 
 def environment(device: str, dtype: str) -> dict[str, str]:
-    """Return what numbers may depend on: versions, device and dtype. Told beside them; in float32 it decides nothing."""
+    """Return what numbers may depend on: versions, device and dtype. In float32 it decides nothing."""
     packages = {name: version(name) for name in VERSIONED}
     return {"python": platform.python_version(), **packages, "device": device, "dtype": dtype}
 
@@ -72,9 +73,7 @@ def measure_and_judge(
             f"circuit_model is {model!r}, and this item is about {expected!r}.\n"
             "  A fixture that overrides circuit_model must depend on circuit_checkpoint and open that one."
         )
-    updating = session.options.update == "all" or (
-        session.options.update == "new" and not suite.has_baseline(file)
-    )
+    updating = session.options.update == "all" or (session.options.update == "new" and not suite.has_baseline(file))
     try:
         result = (suite.judge_reference if updating else suite.judge)(file, check, expected)
     except MismatchError as mismatch:
@@ -95,9 +94,7 @@ def _write_when_complete(
         session.updated += suite.write(file, model, list(measured.values()), reason=session.options.reason)
 
 
-def told(
-    session: Session, file: SpecFile, result: Result, checkpoint: Checkpoint, fingerprint: str | None
-) -> Told:
+def told(session: Session, file: SpecFile, result: Result, checkpoint: Checkpoint, fingerprint: str | None) -> Told:
     """Return what an item tells the end of the run."""
     suite = session.suite
     reference, identical = suite.compared_with(file, fingerprint) if suite else (None, False)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 from ..checkpoints.naming import Checkpoint, parse_checkpoint, refuse_clashes
 from ..records import Result, Verdict
-from .options import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    import pytest
+
     from ..checks.suite import Suite
     from ..spec.loader import SpecFile
+    from .options import Options
 
 INSTALL = 'pip install "pytest-circuits[hf]"'
 NEEDED = ("torch", "transformers", "safetensors", "huggingface_hub", "numpy", "scipy")
@@ -50,7 +51,7 @@ class Session:
     updated: list[str] = field(default_factory=list)
 
     def checkpoints_for(self, file: SpecFile | None, *, root: Path) -> tuple[Checkpoint, ...]:
-        """Return what a spec is tested on: the options' checkpoints, else its own; the reference while it is updated."""
+        """Return what a spec is tested on: the options' checkpoints, else its own; the reference for an update."""
         if self.options.checkpoints:
             return self.options.checkpoints
         if self.options.update != "none" and self.options.reference is not None:

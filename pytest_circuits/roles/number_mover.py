@@ -7,21 +7,22 @@ does not say where the effect comes from. The share is the gate's matter; this m
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..errors import PromptError
-from ..spec.components import Head
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy as np
     from jaxtyping import Float
 
     from ..engine.runs import Runs
     from ..prompts.encode import Encoded
+    from ..spec.components import Head
 
 
-def attention_to_flipped_slot(runs: Runs, heads: Collection[Head]) -> dict[Head, Float[np.ndarray, "prompts"]]:
+def attention_to_flipped_slot(runs: Runs, heads: Collection[Head]) -> dict[Head, Float[np.ndarray, prompts]]:
     """Return each head's attention from the answer position to the tokens of the flipped slot, on clean prompts.
 
     Raises:

@@ -4,9 +4,9 @@ Score = the share of a task's tokens t whose argmax over the task's tokens of
 
     W_U  LN_f( W_OV^h  LN_l( MLP_0(LN_0(W_E[t])) ) )
 
-is the successor of t. MLP_0 is the first stage that Gould et al. found: it turns a token into its index in the sequence.
-They fold the norms away; here the model's own norms are applied, so that a scale the model learned is not lost. W_OV is
-W_V W_O without its biases, which are the same for every token. Weekdays and months wrap; the last of the others has no
+is the successor of t. MLP_0 is the first stage that Gould et al. found: it turns a token into its index in its
+sequence. They fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost. W_OV
+is W_V W_O without its biases, which are the same for every token. Weekdays and months wrap; the last of the others has no
 successor and is left out. The score comes from weights alone, so it has no sampling error; its step is 1/n tokens.
 
 The control is a random permutation of the answers: a head that scores there does not know the order. Typical values:
@@ -15,20 +15,22 @@ The control is a random permutation of the answers: a head that scores there doe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoints.model import BoundModel
 from ..checkpoints.selfcheck import output_weight
 from ..errors import PromptError
-from ..spec.components import Head
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from jaxtyping import Float, Int
+
+    from ..checkpoints.model import BoundModel
+    from ..spec.components import Head
 
 ONES = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 ORDINALS = (

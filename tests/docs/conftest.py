@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
@@ -58,7 +61,7 @@ def pages() -> list[Path]:
 
 @pytest.fixture
 def blocks(pages: list[Path]) -> Callable[..., list[Block]]:
-    """`blocks("yaml")`: the blocks of a language on every page; `blocks("yaml", page)`: on one, a path from the root."""
+    """`blocks("yaml")`: a language's blocks on every page; `blocks("any", "README.md")`: all blocks of one page."""
 
     def of(language: str, *names: str) -> list[Block]:
         chosen = [ROOT / name for name in names] or pages

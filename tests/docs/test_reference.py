@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -24,6 +23,9 @@ from pytest_circuits.records import SEVERITY, HeadEffect, Record
 from pytest_circuits.report.json import result_document
 from pytest_circuits.report.terminal import BELOW, WORDS
 from pytest_circuits.roles.successor import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
@@ -82,9 +84,8 @@ def kind(value: dict[str, Any]) -> str:
         return "name" if "pattern" in value else "text"
     if value.get("type") == "array":
         return f"list of {kind(value['items'])}"
-    return {"boolean": "true or false", "integer": "integer", "number": "number"}.get(value.get("type", ""), "mapping") + (
-        bounds(value)
-    )
+    words = {"boolean": "true or false", "integer": "integer", "number": "number"}
+    return words.get(value.get("type", ""), "mapping") + bounds(value)
 
 
 def bounds(value: dict[str, Any]) -> str:
@@ -189,10 +190,10 @@ def test_the_words_of_a_failed_heads_check_are_the_ones_that_it_uses() -> None:
 )
 def test_messages_that_a_page_quotes_are_in_the_code(page: Path, heading: str) -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in Path(pytest_circuits.__file__).parent.rglob("*.py"))
-    quoted = [part for cells in rows(str(page), heading) for text in codes(cells[0]) for part in re.split("…|\\.\\.\\.", text)]
+    texts = [text for cells in rows(str(page), heading) for text in codes(cells[0])]
 
-    assert quoted
-    assert [part for part in quoted if part.strip() not in code] == []
+    assert texts
+    assert [part for text in texts for part in re.split("…|\\.\\.\\.", text) if part.strip() not in code] == []
 
 
 def test_constants_have_the_values_of_the_code() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import runpy
 import shlex
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
 
 from pytest_circuits.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PAGE = "docs/tutorial.md"
 TOLERANCE = 0.25  # two hundred steps of training end elsewhere on another processor

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SPEC = """\
 format: 1
@@ -120,9 +123,15 @@ def test_a_baseline_with_its_spec_is_no_orphan(pytester: pytest.Pytester, specs:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--circuits-checkpoint", "a=builtin:tiny", "--circuits-checkpoint", "A=builtin:tiny-tuned"], "share one name"),
+        (
+            ["--circuits-checkpoint", "a=builtin:tiny", "--circuits-checkpoint", "A=builtin:tiny-tuned"],
+            "share one name",
+        ),
         (["--circuits-checkpoint=_x=builtin:tiny"], "cannot name a checkpoint"),
-        (["--circuits-update=new", "--circuits-checkpoint", "builtin:tiny"], "cannot be combined with --circuits-check"),
+        (
+            ["--circuits-update=new", "--circuits-checkpoint", "builtin:tiny"],
+            "cannot be combined with --circuits-check",
+        ),
         (["--circuits-update=new", "-n", "2"], "cannot be combined with xdist"),
         (["--circuits-update=all"], "say why, --circuits-update-reason"),
         (["--circuits-batch-size", "0"], "should be a positive number of prompts, got '0'"),
@@ -153,7 +162,8 @@ def test_updating_is_refused_in_ci_unless_the_project_allows_it(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("circuits_dtype", "float8"), ("circuits_inconclusive", "ignore"), ("circuits_batch_size", "many")]
+    ("key", "value"),
+    [("circuits_dtype", "float8"), ("circuits_inconclusive", "ignore"), ("circuits_batch_size", "many")],
 )
 def test_a_wrong_ini_value_is_a_usage_error(pytester: pytest.Pytester, specs: Path, key: str, value: str) -> None:
     result = pytester.runpytest("-o", f"{key}={value}")

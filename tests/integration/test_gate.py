@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_circuits.builtin import builtin_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SMALL = """\
 format: 1

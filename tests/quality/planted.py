@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from pytest_circuits.checkpoints.model import BoundModel
-from pytest_circuits.spec.components import Head
+
+if TYPE_CHECKING:
+    from pytest_circuits.spec.components import Head
 
 Change = Callable[[Any], None]
 
@@ -94,7 +96,9 @@ def swapped_heads(one: Head, other: Head) -> Change:
     return change
 
 
-def trained_on(sentences: Sequence[str], tokenizer: Any, *, steps: int, rate: float, seed: int, batch: int = 64) -> Change:
+def trained_on(
+    sentences: Sequence[str], tokenizer: Any, *, steps: int, rate: float, seed: int, batch: int = 64
+) -> Change:
     """Train on the last word of sentences: benign ones keep a circuit, contrary ones break it."""
 
     def change(module: Any) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,6 +14,9 @@ from small_models import bound, random_module
 from pytest_circuits.checkpoints.model import BoundModel, Edit, Site
 from pytest_circuits.checkpoints.selfcheck import check_instrument, probe_ids
 from pytest_circuits.errors import InstrumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from contextlib import ExitStack
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from pytest_circuits.checkpoints.model import BoundModel
 from pytest_circuits.engine.runs import Ablated, Runs
 from pytest_circuits.errors import MeasurementError
 from pytest_circuits.prompts.encode import Encoded
 from pytest_circuits.prompts.pair import Pair
 from pytest_circuits.spec.components import Component, Head, Mlp
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_circuits.checkpoints.model import BoundModel
+
 TEMPLATES = ("a", "a", "b", "b", "b", "a")
 LENGTHS = (7, 7, 5, 5, 9, 7)
 
 
 def encoded_pairs(*, kept: tuple[int, ...] = ()) -> list[Encoded]:
-    """Return random pairs of three lengths that differ at positions 1, 2 and the last; positions in `kept` are not replaced."""
+    """Return random pairs of three lengths that differ at 1, 2 and the last; positions in `kept` are not replaced."""
     rng = np.random.default_rng(0)
     rows = []
     for template, length in zip(TEMPLATES, LENGTHS, strict=True):

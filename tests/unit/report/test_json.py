@@ -140,7 +140,7 @@ def test_the_result_file_has_exactly_the_keys_of_format_1(every_verdict: list[Re
     assert found["checkpoints"] == {"tuned": {"source": "./out", "fingerprint": None}}
     assert set(found["records"][0]) == {
         "circuit", "checkpoint", "check", "claim", "component", "verdict", "value", "reference", "drift", "interval",
-        "limit", "unit", "prompts", "templates", "message", "line",
+        "limit", "unit", "prompts", "templates", "message", "line", "template",
     }  # fmt: skip
     assert len(found["records"]) == sum(len(result.records) for result in every_verdict)
 

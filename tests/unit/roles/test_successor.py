@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from small_models import VOCABULARY, bound, random_module
 
-from pytest_circuits.checkpoints.model import BoundModel
 from pytest_circuits.checkpoints.selfcheck import output_weight
 from pytest_circuits.errors import PromptError
 from pytest_circuits.roles.successor import DAYS, MONTHS, TASKS, successor_scores, value_weight
 from pytest_circuits.spec.components import Head
+
+if TYPE_CHECKING:
+    from pytest_circuits.checkpoints.model import BoundModel
 
 WORDS = [*DAYS.split(), *MONTHS.split(), "one", "two", "three", "four"]
 PLANTED = Head(1, 2)
