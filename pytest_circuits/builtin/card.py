@@ -130,7 +130,10 @@ def _accuracies(surveys: Mapping[str, Surveyed]) -> list[str]:
     rows.append(["later-year, probability on later years", "", *(f"{one.mass:.4f}" for one in surveys.values())])
     text = (
         "A prompt counts as right when the right word's logit is above the wrong one's (later-year: all later years'\n"
-        "logits against all others'). In brackets the weakest template. No prompt was in the training text.\n"
+        "logits against all others'). In brackets the weakest template. No training line ends in a\n"
+        "prompt measured here (one of two or three words: in it with the same answer). That is not always unseen text:\n"
+        "most runs of a sequence, but for those with gaps, also begin a longer line of the training text, and\n"
+        "agreement prompts of two or three words were trained with other verbs.\n"
     )
     return ["## Accuracy on held-out prompts", "", text, *_table(["behaviour", "prompts", *surveys], rows)]
 
@@ -217,7 +220,8 @@ def _making(output: Path, surveys: Mapping[str, Surveyed], recipes: Mapping[str,
         "## How they were made",
         "",
         "`python -m pytest_circuits.builtin.train --output DIR`, then again with `--card`, on two CPU cores; seeded,",
-        "weights stored as float16.",
+        "weights stored as float16. The times were taken while other programs kept the cores busy. The stages of",
+        "`tiny` ran one after the other in programs of their own, and their times are added up.",
         "",
         *_table(["checkpoint", "parameters", "weights", "training", "recipe"], rows),
     ]

@@ -110,7 +110,8 @@ class Line:
     def held_out(self) -> bool:
         """Whether the line is kept for evaluation: an eighth of all prompts, told by their text alone.
 
-        There are too few prompts of two or three words to miss any, so these are told apart by their answer too.
+        There are too few prompts of two or three words to miss any, so these are told apart by their answer too. Only
+        the end of a line counts: a held-out run of a sequence may still begin a longer line.
         """
         end = self.answers[-1].position
         text = " ".join(self.words[: end + 1] if end < 4 else self.words[:end])

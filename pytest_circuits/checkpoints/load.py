@@ -44,6 +44,12 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def describe_device(name: str) -> str:
+    """Return the kind of a device, with a GPU's own name: numbers of two kinds differ by rounding."""
+    device = device_named(name)
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def open_model(identified: Identified, *, device: str = "auto", dtype: str = "float32") -> BoundModel:
     """Load a checkpoint that was identified, find its parts, and check the instrument on it.
 

@@ -74,6 +74,13 @@ class Measurements:
         self._everything: frozenset[Component] = frozenset({*self._all_heads, *(Mlp(layer) for layer in layers)})
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What a reader should know of the prompts: too few, repeated, or not aligned throughout."""
+        left_over = sum(row.left_over for row in self._runs.encoded)
+        aligned = f"{left_over} token positions have no counterpart in their twin and keep their clean value"
+        return (*self.prompts.notices, *([aligned] if left_over else []))
+
+    @property
     def templates(self) -> tuple[str, ...]:
         return tuple(row.pair.template for row in self._runs.encoded)
 

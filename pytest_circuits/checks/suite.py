@@ -39,6 +39,17 @@ class Suite:
     _readings: dict[tuple[str, CheckpointModel], Measurements] = field(default_factory=dict)
     _baselines: dict[str, Baseline | BaselineError] = field(default_factory=dict)
 
+    @property
+    def device_name(self) -> str:
+        """The kind of device that `auto` comes to here, with a GPU's own name.
+
+        Raises:
+            UsageProblem: the device is not there.
+        """
+        from ..checkpoints.load import describe_device
+
+        return describe_device(self.device)
+
     def model(self, checkpoint: Checkpoint) -> CheckpointModel:
         """Return the handle of a checkpoint; a refusal is remembered and raised again."""
         if checkpoint not in self._models:
@@ -136,7 +147,12 @@ class Suite:
     def notices(self, file: SpecFile) -> tuple[str, ...]:
         """Return what a reader of the run should know: prompts that are fewer than asked, another environment."""
         readings = [reading for (circuit, _), reading in self._readings.items() if circuit == file.circuit]
-        told = [f"{file.circuit}: {notice}" for reading in readings[:1] for notice in reading.prompts.notices]
+        told = [f"{file.circuit}: {notice}" for reading in readings[:1] for notice in reading.notices]
+        told += [
+            f"{model.name}: {model.source!r} is commit {model.identified.revision}"
+            for model in self._models.values()
+            if isinstance(model, CheckpointModel) and model.identified.revision
+        ]
         baseline = self._baselines.get(file.circuit)
         if self.reference is None and isinstance(baseline, Baseline):
             differing = [

@@ -47,8 +47,8 @@ def suite_of(config: pytest.Config, session: Session) -> Suite:
             device=options.device,
             dtype=options.dtype,
             batch_size=options.batch_size,
-            environment=environment(options.device, options.dtype),
         )
+        session.suite.environment = environment(session.suite.device_name, options.dtype)
     return session.suite
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,7 +20,6 @@ from .wording import note_odd_numbers, note_refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 SUFFIX = ".circuit.yaml"
 
@@ -50,16 +50,18 @@ class SpecFile:
         return self.circuit + (SUFFIX if self.path.name.endswith(SUFFIX) else "")
 
 
-def load_spec(path: Path, *, root: Path) -> SpecFile:
+def load_spec(path: Path | str, *, root: Path | str | None = None) -> SpecFile:
     """Read a spec file.
 
     Args:
         path: the file, which ends in `.circuit.yaml`.
-        root: the project's root; ids count from it, and nothing that the spec names may lie outside.
+        root: the project's root, by default the current folder; ids count from it, and nothing that the spec names may
+            lie outside.
 
     Raises:
         SpecError: all problems of the file, each `path:line:col: dotted.path: message`.
     """
+    path, root = Path(path).absolute(), Path(root or Path.cwd()).absolute()
     name = _from_root(path, root)
     raw = _read(path, name)
     document = read_document(raw, name)
