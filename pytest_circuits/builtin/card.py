@@ -131,7 +131,8 @@ def _accuracies(surveys: Mapping[str, Surveyed]) -> list[str]:
     text = (
         "A prompt counts as right when the right word's logit is above the wrong one's (later-year: all later years'\n"
         "logits against all others'). In brackets the weakest template. No training line ends in a\n"
-        "prompt measured here (one of two or three words: in it with the same answer). That is not always unseen text:\n"
+        "prompt measured here (one of two or three words: in it with the same answer). "
+        "That is not always unseen text:\n"
         "most runs of a sequence, but for those with gaps, also begin a longer line of the training text, and\n"
         "agreement prompts of two or three words were trained with other verbs.\n"
     )

@@ -21,6 +21,8 @@ HeadRecords = Mapping[str, Record]
 STATED = ("share", "strength", "keep", "template")
 """Of the red records of a head the first of these is told."""
 MOST_LINES = 12
+HALF = 0.5
+"""A head that keeps this part of its effect or more is not lost."""
 
 
 def tell(case: Case, reference: Effects, records: Sequence[Record]) -> tuple[str, tuple[str, ...]]:
@@ -69,14 +71,16 @@ def _broken(claims: HeadRecords) -> list[Record]:
 def fate(claims: HeadRecords, *, another_lost: bool) -> str:
     """Return what became of a head that left its limits.
 
-    Lost needs share and strength fallen; took over and joined need both risen: a share alone also moves with others'.
+    Lost needs share and strength fallen, the strength by half; took over and joined need both risen, each by more than
+    a share may move: when one head goes, the shares of all others rise in what is left of the effect.
     """
     broken = {record.claim for record in _broken(claims)}
-    if "share" not in broken:
-        return "weaker" if broken & {"strength", "keep"} else "another part in a template"
-    if _grown(claims["share"]) < 0:
-        return "lost" if "strength" in broken else "smaller part"
-    if not _has_risen(claims["strength"]):
+    share, strength = claims["share"], claims["strength"]
+    if share.verdict is Verdict.NOT_EVALUATED or not broken & {"share", "keep"}:
+        return "weaker" if "strength" in broken else "another part in a template"
+    if _grown(share) < 0:
+        return "lost" if _moved(strength) and _left(strength) < HALF else "smaller part"
+    if not (_moved(strength) and _grown(strength) > (share.limit or 0.0)):
         return "larger part"
     return "took over" if another_lost else "joined"
 
@@ -86,10 +90,15 @@ def _grown(record: Record) -> float:
     return abs(record.value or 0.0) - abs(record.reference or 0.0)
 
 
-def _has_risen(strength: Record) -> bool:
-    """Return whether an effect is proven to have changed, and has left zero."""
-    low, high = strength.interval or (0.0, 0.0)
-    return _grown(strength) > 0 and not low <= 0 <= high
+def _left(record: Record) -> float:
+    """Return the part of the reference's value that is left; a changed sign leaves less than nothing."""
+    return (record.value or 0.0) / record.reference if record.reference else 1.0
+
+
+def _moved(record: Record) -> bool:
+    """Return whether a value is proven to have changed at all."""
+    low, high = record.interval or (0.0, 0.0)
+    return not low <= 0 <= high
 
 
 def _fates(heads: Mapping[str, HeadRecords]) -> dict[str, str]:
@@ -167,7 +176,7 @@ def _stronger(heads: Mapping[str, HeadRecords]) -> list[str]:
     grown = [
         f"{name} {strength.reference:.2f} -> {strength.value:.2f}"
         for name, strength in ((name, claims["strength"]) for name, claims in heads.items())
-        if _has_risen(strength) and _grown(strength) > (strength.limit or 0.0)
+        if _moved(strength) and _grown(strength) > (strength.limit or 0.0)
     ]
     return [f"same circuit, stronger: {', '.join(grown)}."] if grown else []
 
@@ -183,6 +192,6 @@ def _behaviour(case: Case, reference: Effects, heads: Mapping[str, HeadRecords])
     if not claim.statement.inside(case.missed):
         words = "has fallen" if claim.statement.p <= case.alpha else "is not proven unchanged"
         return [f"behaviour {words} {accuracy}: {claim.told()}."]
-    elsewhere = any(word in ("lost", "took over", "joined") for word in _fates(heads).values())
-    by_others = ": the task is still solved, by other heads" if elsewhere else ""
-    return [f"behaviour is unchanged {accuracy}{by_others}."]
+    fates = set(_fates(heads).values())
+    how = "by other heads" if fates & {"took over", "joined"} else "without it" if "lost" in fates else ""
+    return [f"behaviour is unchanged {accuracy}{f': the task is still solved, {how}' if how else ''}."]

@@ -163,7 +163,7 @@ def task_lost(observed: Effects, reference: Effects | None, *, rate: float) -> s
     where = "" if observed.template is None else f" in template {observed.template!r}"
     if reference is None:
         solid = _is_solid(observed) and observed.total.value > 0
-        return None if solid else f"task lost{where}: clean - floor is {_in_errors(observed)}"
+        return None if solid else f"no ratio{where}: clean - floor is {_in_errors(observed)}"
     if not _is_solid(reference):
         return f"no ratio{where}: the reference's own clean - floor is {_in_errors(reference)}"
     kept = (observed.total * (1 / reference.total.value)).estimate

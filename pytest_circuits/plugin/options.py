@@ -86,6 +86,7 @@ def read_options(config: pytest.Config) -> Options:
     ]
     reference = _reference(config)
     refuse_clashes(checkpoints)
+    _refuse_moved_root(config, typed)
     _refuse_update(config, update, typed)
     json = config.getoption("--circuits-json")
     return Options(
@@ -123,6 +124,20 @@ def _positive(config: pytest.Config) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise UsageProblem(f"circuits_batch_size should be a positive number of prompts, got {value!r}.")
     return int(value)
+
+
+def _refuse_moved_root(config: pytest.Config, typed: list[str]) -> None:
+    """pytest may take the path of a checkpoint for a test path, and then looks for its ini file elsewhere."""
+    here, root = config.invocation_params.dir, config.rootpath
+    if not typed or config.inipath is not None or root not in here.parents:
+        return
+    for folder in (here, *here.parents[: here.parents.index(root)]):
+        for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+            if (folder / name).is_file():
+                raise UsageProblem(
+                    f"pytest took the path after --circuits-checkpoint for a test path, and so missed "
+                    f"{str(folder / name)!r}.\n  Write --circuits-checkpoint=PATH with an equals sign, or NAME=PATH."
+                )
 
 
 def _refuse_update(config: pytest.Config, update: str, typed: list[str]) -> None:

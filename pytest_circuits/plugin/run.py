@@ -124,7 +124,7 @@ def failed(
         one.result,
         path=file.circuit + collect.SUFFIX,
         node_id=item.nodeid,
-        arguments=reproduce_arguments(item.config),
+        arguments=reproduce_arguments(item.config, session, checkpoint),
     )
     return one, text
 
@@ -161,11 +161,13 @@ def from_plain(plain: dict[str, Any]) -> Told:
     return Told(**{**plain, "result": result_from_dict(plain["result"]), "notices": tuple(plain["notices"])})
 
 
-def reproduce_arguments(config: pytest.Config) -> list[str]:
-    """Return the options of this run that decide what is measured, as they were typed."""
+def reproduce_arguments(config: pytest.Config, session: Session, checkpoint: Checkpoint) -> list[str]:
+    """Return the options of this run that decide what an item measures, as they were typed."""
     arguments = []
-    for typed in config.getoption("--circuits-checkpoint") or []:
-        arguments += ["--circuits-checkpoint", typed]
+    if session.options.checkpoints:
+        typed = [text for text in config.getoption("--circuits-checkpoint") or [] if checkpoint.name in text]
+        named = f"{checkpoint.name}={checkpoint.source}"
+        arguments += ["--circuits-checkpoint", typed[0] if len(typed) == 1 else named]
     for name in ("reference", "device", "dtype"):
         value = config.getoption(f"--circuits-{name}")
         if value:

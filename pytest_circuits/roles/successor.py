@@ -5,9 +5,10 @@ Score = the share of a task's tokens t whose argmax over the task's tokens of
     W_U  LN_f( W_OV^h  LN_l( MLP_0(LN_0(W_E[t])) ) )
 
 is the successor of t. MLP_0 is the first stage that Gould et al. found: it turns a token into its index in its
-sequence. They fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost. W_OV
-is W_V W_O without its biases, which are the same for every token. Weekdays and months wrap; the last of the others has no
-successor and is left out. The score comes from weights alone, so it has no sampling error; its step is 1/n tokens.
+sequence. They fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost.
+W_OV is W_V W_O without its biases, which are the same for every token. Weekdays and months wrap; the last of the others
+has no successor and is left out. The score comes from weights alone, so it has no sampling error; its step is 1/n
+tokens.
 
 The control is a random permutation of the answers: a head that scores there does not know the order. Typical values:
 0.87 to 0.9 for the best head of GPT-2 small and Pythia-1.4B, near 0.03 for most heads (arXiv 2312.09230, 2311.04131).

@@ -9,8 +9,8 @@ import re
 import shlex
 import shutil
 import tomllib
-from importlib import import_module
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 

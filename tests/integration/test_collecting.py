@@ -232,3 +232,18 @@ def test_options_are_explained_in_help(pytester: pytest.Pytester) -> None:
     text = pytester.runpytest("--help").stdout.str()
     for option in ("checkpoint", "reference", "update", "update-reason", "device", "dtype", "batch-size", "json"):
         assert f"--circuits-{option}" in text
+
+
+def test_a_checkpoint_path_that_moves_the_root_is_a_usage_error(
+    pytester: pytest.Pytester, specs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Without a test path, pytest reads the value of an option that it does not know yet as one."""
+    outside = tmp_path_factory.mktemp("outside")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "--circuits-checkpoint", str(outside)],
+        cwd=pytester.path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert ran.returncode == 4
+    assert "pytest took the path after --circuits-checkpoint for a test path, and so missed" in ran.stderr
+    assert "Write --circuits-checkpoint=PATH" in ran.stderr

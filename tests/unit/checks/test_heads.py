@@ -71,7 +71,7 @@ def test_a_move_is_told_as_a_move():
         pytest.param({"effect": 0.6}, {"L1H2": "weaker"}, id="the same circuit, weaker"),
         pytest.param({"shares": {"L1H2": 0.5}, "effect": 1.6}, {"L1H2": "smaller part"}, id="share alone fallen"),
         pytest.param({"shares": {"L1H2": 1.0}, "effect": 0.8}, {"L1H2": "larger part"}, id="share alone risen"),
-        pytest.param({"shares": {"L0H1": 0.06}}, {"L0H1": "weaker"}, id="a small head fails by what it keeps"),
+        pytest.param({"shares": {"L0H1": 0.06}}, {"L0H1": "lost"}, id="a small head fails by what it keeps"),
         pytest.param({"shares": {"L0H0": -0.3}}, {"L0H0": "joined"}, id="a head begins to work against the task"),
         pytest.param(
             {"shares": {"L1H2": 0.4, "L0H1": 0.4}}, {"L1H2": "lost", "L0H1": "took over"}, id="to another named head"

@@ -89,7 +89,7 @@ def test_a_reference_that_does_not_do_the_task_is_refused():
 def test_a_reference_without_effect_over_the_floor_is_refused():
     (text,) = refusals(spec_file({"faithfulness": {}}), reading(spread=1.5))
 
-    assert text.startswith("task lost: clean - floor is ")
+    assert text.startswith("no ratio: clean - floor is ")
 
 
 def test_each_head_is_told_with_the_checks_that_see_its_loss():
