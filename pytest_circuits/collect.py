@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,6 @@ import pytest
 from .errors import BaselineError, SpecError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .spec.loader import SpecFile
 
 SUFFIX = ".circuit.yaml"
@@ -67,6 +66,12 @@ def collector_for(path: Path, parent: pytest.Collector) -> pytest.Module | None:
         spec = path.parent.parent / f"{path.stem}{SUFFIX}"
         return None if spec.is_file() else OrphanFile.from_parent(parent, path=path)
     return None
+
+
+def is_ours(node_id: str) -> bool:
+    """Say whether a node id, of whichever process, belongs to a spec or to an orphaned baseline."""
+    path = Path(node_id.partition("::")[0])
+    return path.name.endswith(SUFFIX) or (path.parent.name == STORE and path.suffix == ".json")
 
 
 def spec_of(item: pytest.Item) -> SpecFile | None:

@@ -324,6 +324,7 @@ def plain(text: str) -> str:
 
 
 def _rank(record: Record) -> tuple[int, float]:
-    """Order records by severity, then absolute limits, then the drifts that are largest beside their limits."""
-    far = math.inf if record.drift is None or not record.limit else abs(record.drift) / record.limit
-    return -SEVERITY.index(record.verdict), -far
+    """Order records by severity, then a circuit's absolute limits, then the drifts largest beside their limits."""
+    if record.drift is not None and record.limit:
+        return -SEVERITY.index(record.verdict), -abs(record.drift) / record.limit
+    return -SEVERITY.index(record.verdict), 0.0 if record.component else -math.inf

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import collect
-from ..errors import CircuitsError, UsageProblem
+from ..errors import CircuitsError, MismatchError, UsageProblem
 from .options import add_options, read_options
 from .session import Session, Told, by_checkpoint, checkpoint_of
 
@@ -121,6 +121,11 @@ def _run_item(request: pytest.FixtureRequest, file: SpecFile, check: str, checkp
     from .run import measure_and_judge
 
     session = request.config.stash[SESSION]
+    if checkpoint != checkpoint_of(request.node):
+        raise MismatchError(
+            f"circuit_checkpoint is {checkpoint!r}, and this item is about {checkpoint_of(request.node)!r}.\n"
+            "  A fixture that overrides circuit_checkpoint must return request.param as it is."
+        )
     told = measure_and_judge(request.config, session, file, check, checkpoint, model)
     request.node.stash[TOLD] = told
     if session.is_red(told.result.verdict):
@@ -161,21 +166,30 @@ class Accountant:
         if plain is not None:
             from .run import from_plain
 
-            self.session.told[report.nodeid] = from_plain(plain)
+            told = self.session.told[report.nodeid] = from_plain(plain)
+            if not report.failed and self.session.is_red(told.result.verdict):
+                self.session.excused.append(report.nodeid)
+        elif report.failed and collect.is_ours(report.nodeid):
+            self.session.broken.append(report.nodeid)  # an orphan, or an item whose process died
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember a spec that did not load: its checks are not among the collected ones."""
+        if report.failed and collect.is_ours(report.nodeid):
+            self.session.broken.append(report.nodeid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """Under xdist the workers collect: remember what is to run."""
-        self.session.collected = [i for i in ids if i.partition("::")[0].endswith(collect.SUFFIX)]
+        self.session.collected = [node_id for node_id in ids if collect.is_ours(node_id)]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
         """Write the result file, and turn a run red in which something did not run."""
         if self.config.option.collectonly or not (self.session.collected or self.session.options.json):
             return
-        from .run import document, not_written
+        from .run import document, why_red
 
-        if exitstatus == pytest.ExitCode.OK and (self.session.missing or not_written(self.session)):
+        if exitstatus == pytest.ExitCode.OK and why_red(self.session):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.session.options.json is not None:
             from ..report.json import write_json

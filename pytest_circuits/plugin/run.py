@@ -117,7 +117,7 @@ def failed(
     """Return what a failed item tells, and its text: the check's result, else an error with the reason."""
     check, checkpoint = collect.check_of(item), checkpoint_of(item)
     one = told_before
-    if one is None or not isinstance(error, pytest.fail.Exception):
+    if one is None or not session.is_red(one.result.verdict) or not isinstance(error, pytest.fail.Exception):
         message = str(error) if isinstance(error, CircuitsError) else f"{type(error).__name__}: {error}"
         one = told(session, file, error_result(file, check, checkpoint.name, message), checkpoint, None)
     text = failure_text(
@@ -179,7 +179,7 @@ def document(session: Session, *, interrupted: bool) -> dict[str, Any]:
     """Return the result file of a run."""
     everything = list(session.told.values())
     return result_document(
-        complete=not interrupted and not session.missing,
+        complete=not interrupted and not session.missing and not session.broken,
         collected=session.collected,
         results=[one.result for one in everything],
         specs={one.result.circuit: one.sha256 for one in everything},
@@ -201,8 +201,18 @@ def summary(session: Session) -> list[Line]:
         lines.append(budget_line(rates, checkpoints=len({one.result.checkpoint for one in everything})))
     lines += [Line(notice) for notice in dict.fromkeys(n for one in everything for n in one.notices)]
     lines += [Line(text) for text in session.updated]
-    lines += [Line(text, Verdict.ERROR) for text in (*not_written(session), *_did_not_run(session.missing))]
+    lines += [Line(text, Verdict.ERROR) for text in why_red(session)]
     return lines
+
+
+def why_red(session: Session) -> list[str]:
+    """Return what turns a run red that no failing test shows."""
+    return [
+        *not_written(session),
+        *_counted("could not be collected, or died", session.broken),
+        *_counted("were collected and told no result", session.missing),
+        *_counted("have a red verdict, whatever mark their test has", session.excused),
+    ]
 
 
 def _table_of(name: str, everything: Sequence[Told]) -> list[Line]:
@@ -227,8 +237,9 @@ def not_written(session: Session) -> list[str]:
     ]
 
 
-def _did_not_run(missing: Sequence[str]) -> list[str]:
-    if not missing:
+def _counted(what: str, items: Sequence[str]) -> list[str]:
+    """Return a line for items that share a reason, with the first of them."""
+    if not items:
         return []
-    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-    return [f"{len(missing)} circuit items were collected and told no result, so this run is not green: {shown}"]
+    shown = ", ".join(items[:5]) + (", ..." if len(items) > 5 else "")
+    return [f"{len(items)} circuit items {what}, so this run is not green: {shown}"]

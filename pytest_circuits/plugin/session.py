@@ -49,6 +49,8 @@ class Session:
     told: dict[str, Told] = field(default_factory=dict)
     measured: dict[str, dict[str, Result]] = field(default_factory=dict)  # circuit -> check -> result, being updated
     updated: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # specs that did not load, orphans, items whose process died
+    excused: list[str] = field(default_factory=list)  # items whose verdict is red and whose test is not, as by xfail
 
     def checkpoints_for(self, file: SpecFile | None, *, root: Path) -> tuple[Checkpoint, ...]:
         """Return what a spec is tested on: the options' checkpoints, else its own; the reference for an update."""

@@ -217,7 +217,7 @@ def test_papers_are_named_by_their_arxiv_id(pages: list[Path]) -> None:
 def test_lines_are_short_enough_to_review_outside_tables_and_blocks(pages: list[Path]) -> None:
     for page in pages:
         prose = re.sub(r"^```.*?^```$|^\|.*$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-        assert [line for line in prose.splitlines() if len(line) > 160] == [], page.name
+        assert [line for line in prose.splitlines() if len(line) > 140] == [], page.name
 
 
 # -- decisions and fragments -------------------------------------------------------------------------------------------

@@ -342,3 +342,84 @@ def test_xdist_comes_to_the_same_result_file(pytester: pytest.Pytester, write_sp
     together["records"].sort(key=lambda record: order[record["check"]])
     assert sorted(map(str, together["records"])) == sorted(map(str, alone["records"]))
     assert (together["complete"], together["verdict"]) == (True, "drift")
+
+
+def test_an_overridden_checkpoint_is_an_error_and_nothing_is_measured_on_another(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pytest\nfrom pytest_circuits.checkpoints.naming import Checkpoint\n"
+        "@pytest.fixture(scope='session')\n"
+        "def circuit_checkpoint(request):\n    return Checkpoint(request.param.name, 'builtin:tiny')\n"
+    )
+    result = pytester.runpytest("--circuits-checkpoint=builtin:tiny-rewired", "--circuits-reference=b=builtin:tiny")
+
+    result.assert_outcomes(failed=3)
+    assert "must return request.param as it is" in result.stdout.str()
+
+
+def test_a_red_verdict_is_red_even_where_its_test_is_marked_xfail(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pytest\n"
+        "def pytest_collection_modifyitems(items):\n"
+        "    for item in items:\n        item.add_marker(pytest.mark.xfail)\n"
+    )
+    result = pytester.runpytest("--circuits-checkpoint=builtin:tiny-rewired", "--circuits-reference=b=builtin:tiny")
+
+    assert result.parseoutcomes()["xfailed"] == 2
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "2 circuit items have a red verdict, whatever mark their test has" in result.stdout.str()
+
+
+def test_a_result_file_beside_a_spec_that_does_not_load_is_not_complete(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec().with_name("broken.circuit.yaml").write_text("format: 2\n")
+    result = pytester.runpytest(
+        "--continue-on-collection-errors", "--circuits-json=out.json", "--circuits-reference=b=builtin:tiny"
+    )
+
+    assert result.parseoutcomes()["passed"] == 3
+    assert (result_of(pytester)["complete"], result_of(pytester)["verdict"]) == (False, "error")
+    assert "could not be collected, or died" in result.stdout.str()
+
+
+def test_an_orphan_makes_the_result_file_incomplete(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
+    store = write_spec().parent / "__circuits__"
+    store.mkdir()
+    (store / "gone.json").write_text("{}")
+    pytester.runpytest("--circuits-json=out.json", "--circuits-reference=b=builtin:tiny").assert_outcomes(
+        passed=3, failed=1
+    )
+
+    assert (result_of(pytester)["complete"], result_of(pytester)["verdict"]) == (False, "error")
+
+
+def test_a_failure_after_the_verdict_takes_the_pass_back(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pytest\n@pytest.fixture(autouse=True)\ndef after():\n    yield\n    pytest.fail('planted')\n"
+    )
+    pytester.runpytest("-k", "behaviour", "--circuits-json=out.json", "--circuits-reference=b=builtin:tiny")
+
+    assert result_of(pytester)["verdict"] == "error"
+
+
+def test_the_reproduced_command_names_one_checkpoint(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    options = ["--circuits-checkpoint=a=builtin:tiny", "--circuits-checkpoint=b=builtin:tiny-rewired"]
+    result = pytester.runpytest("-k", "heads", "--circuits-reference=r=builtin:tiny", *options)
+
+    (line,) = [line for line in result.outlines if line.startswith("reproduce: ")]
+    assert line == (
+        f'reproduce: pytest "{NODE}::heads[b]" --circuits-checkpoint b=builtin:tiny-rewired'
+        " --circuits-reference r=builtin:tiny"
+    )
