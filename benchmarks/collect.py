@@ -10,9 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-SPEC = Path(__file__).parents[1] / "specs" / "tiny" / "verb-agreement.circuit.yaml"
-ITEMS = 6000
+SPEC = Path(__file__).parents[1] / "specs" / "tiny" / "successor.circuit.yaml"
 CHECKS = 6
+ITEMS = 6000
+CHECKPOINTS = ("a=builtin:tiny", "b=builtin:tiny-tuned")
 
 
 def seconds(folder: Path, *arguments: str) -> float:
@@ -25,26 +26,34 @@ def seconds(folder: Path, *arguments: str) -> float:
     return time.perf_counter() - began
 
 
+def write_suites(root: Path) -> None:
+    """Write specs that make ITEMS items, as many plain test functions in as many files, and a suite with neither."""
+    text = SPEC.read_text(encoding="utf-8")
+    data = SPEC.with_name("successor.csv")
+    (root / "pytest.ini").write_text("[pytest]\n")
+    for folder in ("specs", "plain", "empty"):
+        (root / folder).mkdir()
+    (root / "specs" / data.name).write_text(data.read_text(encoding="utf-8"))
+    files = ITEMS // (CHECKS * len(CHECKPOINTS))
+    functions = "".join(f"def test_{number}(): pass\n" for number in range(ITEMS // files))
+    for number in range(files):
+        (root / "specs" / f"circuit-{number}.circuit.yaml").write_text(text)
+        (root / "plain" / f"test_plain_{number}.py").write_text(functions)
+    (root / "empty" / "test_one.py").write_text("def test_one(): pass\n")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     as_json = parser.parse_args().json
+    options = [f"--circuits-checkpoint={checkpoint}" for checkpoint in CHECKPOINTS]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        (root / "pytest.ini").write_text("[pytest]\n")
-        (root / "specs").mkdir()
-        for number in range(ITEMS // CHECKS):
-            (root / "specs" / f"circuit-{number}.circuit.yaml").write_text(SPEC.read_text(encoding="utf-8"))
-        (root / "plain").mkdir()
-        for number in range(ITEMS // CHECKS):
-            functions = "".join(f"def test_{check}(): pass\n" for check in range(CHECKS))
-            (root / "plain" / f"test_plain_{number}.py").write_text(functions)
-        (root / "empty").mkdir()
-        (root / "empty" / "test_one.py").write_text("def test_one(): pass\n")
+        write_suites(root)
         found = {
             "items": ITEMS,
-            "specs_seconds": min(seconds(root, "specs") for _ in range(3)),
+            "specs_seconds": min(seconds(root, "specs", *options) for _ in range(3)),
             "plain_functions_seconds": min(seconds(root, "plain") for _ in range(3)),
             "nothing_seconds": min(seconds(root, "empty") for _ in range(3)),
         }
