@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ..roles.successor import successor_scores
 from ..spec.components import Component, Head, Mlp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from jaxtyping import Float
 
@@ -117,7 +118,7 @@ class Measurements:
 
     @cached_property
     def heads(self) -> Mapping[str, PerPrompt]:
-        return {str(head): self._runs.ablated(Ablated(frozenset({head}))) for head in self._all_heads}
+        return _OneOut(self._runs, {str(head): head for head in self._all_heads})
 
     @cached_property
     def attention(self) -> Mapping[str, PerPrompt]:
@@ -144,3 +145,23 @@ class Measurements:
     def _faithfulness(self, members: frozenset[Component]) -> float:
         kept = self._runs.ablated(Ablated(self._everything - members))
         return ratio_of_means(kept - self.floor, self.clean - self.floor, strata_of(self.templates))
+
+
+class _OneOut(Mapping[str, "PerPrompt"]):
+    """The runs with one head out, each made when it is first asked for: a role needs only its own head's."""
+
+    def __init__(self, runs: Runs, heads: Mapping[str, Head]) -> None:
+        self._runs = runs
+        self._heads = heads
+        self._made: dict[str, PerPrompt] = {}
+
+    def __getitem__(self, name: str) -> PerPrompt:
+        if name not in self._made:
+            self._made[name] = self._runs.ablated(Ablated(frozenset({self._heads[name]})))
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._heads)
+
+    def __len__(self) -> int:
+        return len(self._heads)

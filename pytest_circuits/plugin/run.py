@@ -196,6 +196,8 @@ def summary(session: Session) -> list[Line]:
     lines: list[Line] = []
     for name in dict.fromkeys(one.result.checkpoint for one in everything):
         lines += [*_table_of(name, everything), Line("")]
+    while len(lines) > 1 and lines[-2].text == "":
+        lines.pop()
     if everything:
         rates = {one.result.circuit: one.false_alarm for one in everything}
         lines.append(budget_line(rates, checkpoints=len({one.result.checkpoint for one in everything})))
