@@ -30,13 +30,24 @@ class CircuitFile(pytest.Module):
         """Load the spec and let pytest collect the functions that stand for its checks."""
         from .spec.loader import load_spec
 
+        problem = ""
         try:
             file = load_spec(self.path, root=self.config.rootpath)
         except SpecError as error:
-            pytest.fail(str(error), pytrace=False)
+            problem = str(error)
+        if problem:  # outside of the except clause, or pytest prints the error twice
+            pytest.fail(problem, pytrace=False)
         self.stash[SPEC] = file
         self.obj = _module(file)
         return super().collect()
+
+
+class MisnamedFile(pytest.Module):
+    """A file that means to be a spec: passed over, it would look like a spec that passes."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        """Fail with the name that it should have."""
+        pytest.fail(f"{self.path.name} is not read as a spec: rename it so that it ends in {SUFFIX}.", pytrace=False)
 
 
 class OrphanFile(pytest.Module):
@@ -62,6 +73,8 @@ def collector_for(path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Return the collector for a spec or an orphaned baseline, and None for any other file."""
     if path.name.endswith(SUFFIX):
         return CircuitFile.from_parent(parent, path=path)
+    if path.name.casefold().endswith((SUFFIX, ".circuit.yml")):
+        return MisnamedFile.from_parent(parent, path=path)
     if path.parent.name == STORE and path.suffix == ".json":
         spec = path.parent.parent / f"{path.stem}{SUFFIX}"
         return None if spec.is_file() else OrphanFile.from_parent(parent, path=path)
@@ -90,7 +103,8 @@ def spec_behind(node: pytest.Item) -> SpecFile | None:
     try:
         return load_spec(node.config.rootpath / mark.args[0], root=node.config.rootpath)
     except SpecError as error:
-        pytest.fail(str(error), pytrace=False)
+        problem = str(error)
+    pytest.fail(problem, pytrace=False)
 
 
 def check_of(item: pytest.Item) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 
 from ..errors import CheckpointRefused, UsageProblem
 from .architectures import ARCHITECTURES, Architecture, Shape, architecture_of, shape_of
@@ -94,7 +95,7 @@ def bind(module: Any, tokenizer: Any, *, shape: Shape, name: str, fingerprint: s
 def _load_module(identified: Identified, row: Architecture, dtype: torch.dtype) -> Any:
     """Return the native transformers module with the checkpoint's tensors, every one of them accounted for."""
     config_class, model_class = (getattr(transformers, name) for name in row.classes)
-    with _no_progress_bar():
+    with _no_progress_bar(), _refusing(identified, "model", StrictDataclassError):
         module, report = model_class.from_pretrained(
             identified.directory,
             config=_native_config(identified.config, config_class, row),
@@ -102,6 +103,7 @@ def _load_module(identified: Identified, row: Architecture, dtype: torch.dtype) 
             use_safetensors=True,
             dtype=dtype,
             attn_implementation="sdpa",
+            ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             output_loading_info=True,
         )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -112,6 +114,20 @@ def _load_module(identified: Identified, row: Architecture, dtype: torch.dtype) 
                 "  Part of the model would be random or dropped. If this is an adapter, merge it into its base first."
             )
     return module
+
+
+@contextmanager
+def _refusing(identified: Identified, what: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn what a library raises over a checkpoint's files into a refusal."""
+    raised: tuple[type[Exception], ...] = (RuntimeError, KeyError, ValueError, TypeError, OSError, *also)
+    try:
+        yield
+    except raised as error:
+        raise CheckpointRefused(
+            f"refused: the {what} of {identified.name!r} cannot be made from {str(identified.directory)!r}: "
+            f"{type(error).__name__} {str(error)[:300]!r}.\n"
+            "  Its config, weights and tokenizer should be those of one checkpoint, as save_pretrained writes them."
+        ) from error
 
 
 @contextmanager
@@ -154,6 +170,10 @@ def _load_tokenizer(identified: Identified) -> Any:
                 token = token.get("content") if isinstance(token, dict) else token
                 if isinstance(token, str):
                     special[key] = token
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(identified.directory / "tokenizer.json"), clean_up_tokenization_spaces=False, **special
-    )
+    file = identified.directory / "tokenizer.json"
+    with _refusing(identified, "tokenizer"):
+        if "model" not in json.loads(file.read_text(encoding="utf-8")):
+            raise ValueError("tokenizer.json has no model")
+        return transformers.PreTrainedTokenizerFast(
+            tokenizer_file=str(file), clean_up_tokenization_spaces=False, **special
+        )

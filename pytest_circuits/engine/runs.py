@@ -166,14 +166,16 @@ class Runs:
 
     def noise(self, prompts: int = 8) -> float:
         """Return the largest change of the clean metric when prompts run alone instead of together."""
-        first = self.batches[0]
-        together = self._read(0, first, self._logits(first, first.clean, first.clean_lengths))
+        first = max(self.batches, key=lambda batch: len(batch.indices))
+        if len(first.indices) == 1:  # alone in its batch already: beside itself it is in another
+            first = batch_of(self.encoded, first.indices * 2, self.model.device)
+        together = self._logits(first, first.clean, first.clean_lengths)
         largest = 0.0
         for row, index in enumerate(first.indices[:prompts]):
-            single = batch_of(self.encoded, [index], self.model.device)
-            logits = self._logits(single, single.clean, single.clean_lengths)
-            alone = read(self.metric, logits, self._clean[0][row : row + 1], single)
-            largest = max(largest, abs(float(alone[0] - together[row])))
+            single, own = batch_of(self.encoded, [index], self.model.device), together[row : row + 1]
+            alone = self._logits(single, single.clean, single.clean_lengths)
+            change = read(self.metric, alone, own, single) - read(self.metric, own, own, single)
+            largest = max(largest, abs(float(change[0])))
         return largest
 
     # -- one forward -----------------------------------------------------------------------------------------------

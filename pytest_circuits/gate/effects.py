@@ -157,14 +157,14 @@ def _of(parts: Mapping[str, PerPrompt], head: str, what: str) -> PerPrompt:
 def task_lost(observed: Effects, reference: Effects | None, *, rate: float) -> str | None:
     """Return why the ratios of `observed` mean nothing, or None where they may be evaluated.
 
-    Their denominator mean(c - f) must have the reference's sign (or be positive), be at least 10 of its standard
-    errors, and be proven above 0.25 of the reference's at `rate`. The reference's own must hold as well.
+    Their denominator mean(c - f) must be positive, be at least 10 of its standard errors, and be proven above 0.25 of
+    the reference's at `rate`. The reference's own must hold as well: a task that it does the wrong way round is none.
     """
     where = "" if observed.template is None else f" in template {observed.template!r}"
     if reference is None:
         solid = _is_solid(observed) and observed.total.value > 0
         return None if solid else f"no ratio{where}: clean - floor is {_in_errors(observed)}"
-    if not _is_solid(reference):
+    if not _is_solid(reference) or reference.total.value <= 0:
         return f"no ratio{where}: the reference's own clean - floor is {_in_errors(reference)}"
     kept = (observed.total * (1 / reference.total.value)).estimate
     low, high = kept.interval(rate)

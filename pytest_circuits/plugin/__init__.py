@@ -195,7 +195,11 @@ class Accountant:
             from ..report.json import write_json
 
             ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-            write_json(self.session.options.json, document(self.session, interrupted=not ended))
+            try:
+                write_json(self.session.options.json, document(self.session, interrupted=not ended))
+            except UsageProblem as problem:
+                self.session.updated.append(str(problem))
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print one table a checkpoint."""

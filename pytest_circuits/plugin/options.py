@@ -78,6 +78,7 @@ def read_options(config: pytest.Config) -> Options:
     Raises:
         UsageProblem: they contradict each other, or a value cannot be.
     """
+    _forget_earlier_result(config)
     typed: list[str] = config.getoption("--circuits-checkpoint") or []
     here, root = config.invocation_params.dir, config.rootpath
     update = config.getoption("--circuits-update")
@@ -159,6 +160,17 @@ def _refuse_update(config: pytest.Config, update: str, typed: list[str]) -> None
         )
     if update == "all" and not config.getoption("--circuits-update-reason"):
         raise UsageProblem(f'{option} moves what the gate compares with: say why, --circuits-update-reason "...".')
+
+
+def _forget_earlier_result(config: pytest.Config) -> None:
+    """Remove the result file of an earlier run: a run that dies must not leave a green one behind."""
+    name = config.getoption("--circuits-json")
+    path = config.invocation_params.dir / name if name else None
+    if path is not None and path.is_file() and not config.option.collectonly and not hasattr(config, "workerinput"):
+        try:
+            path.unlink()
+        except OSError as error:
+            raise UsageProblem(f"--circuits-json: {str(path)!r} cannot be replaced: {error.strerror}.") from None
 
 
 def _writable(path: Path) -> Path:

@@ -92,7 +92,7 @@ def summary_table(
             lines += _notes(f"warning: {plain(result.circuit)}: {result.check}", result.warnings)
     if identical:
         where = "" if set(identical) >= rows.keys() else f" on {', '.join(sorted(identical))}"
-        text = f"the same weights as {reference or 'the reference'}{where}, so nothing can have drifted"
+        text = f"the same weights as {reference or 'the reference'}{where}, so only rounding can differ"
         lines += _notes(f"identical: {plain(checkpoint)}", [text])
     return lines
 

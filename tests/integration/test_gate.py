@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -423,3 +425,65 @@ def test_the_reproduced_command_names_one_checkpoint(
         f'reproduce: pytest "{NODE}::heads[b]" --circuits-checkpoint b=builtin:tiny-rewired'
         " --circuits-reference r=builtin:tiny"
     )
+
+
+def test_a_run_that_dies_leaves_no_green_result_file_of_an_earlier_one(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    (pytester.path / "out.json").write_text('{"complete": true, "verdict": "pass"}')
+    result = pytester.runpytest("--circuits-json=out.json", "--circuits-batch-size=0")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert not (pytester.path / "out.json").exists()
+
+
+def test_a_result_file_that_cannot_be_written_is_told_and_red(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pathlib\ndef pytest_runtest_teardown(item):\n    pathlib.Path('out.json').mkdir(exist_ok=True)\n"
+    )
+    result = pytester.runpytest("-k", "behaviour", "--circuits-json=out.json", "--circuits-reference=b=builtin:tiny")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "the result file" in result.stdout.str()
+    assert "cannot be written" in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("name", ["verbs.circuit.yml", "verbs.CIRCUIT.yaml"])
+def test_a_misnamed_spec_is_not_passed_over(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], name: str
+) -> None:
+    path = write_spec()
+    path.rename(path.with_name(name))
+    result = pytester.runpytest()
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert "rename it so that it ends in .circuit.yaml" in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("n_embd", 64, "refused: the model of 'odd'|does not hold the tensors"),
+        ("activation_function", "nonesuch", "refused: the model of 'odd' cannot be made"),
+        ("vocab_size", 12, "does not hold the tensors of a gpt2|refused: the model of 'odd'"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_weights_is_refused_without_a_traceback(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], key: str, value: Any, text: str
+) -> None:
+    write_spec()
+    folder = pytester.path / "odd"
+    shutil.copytree(builtin_directory("tiny"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    result = pytester.runpytest("--circuits-checkpoint=odd", "--circuits-reference=b=builtin:tiny", "-k", "behaviour")
+
+    result.assert_outcomes(failed=1, deselected=2)
+    assert re.search(text, result.stdout.str())
+    assert "Traceback" not in result.stdout.str()
+    assert "site-packages" not in result.stdout.str()

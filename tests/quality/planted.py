@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from pytest_circuits.builtin.training import Schedule, train
 from pytest_circuits.checkpoints.model import BoundModel
 
 if TYPE_CHECKING:
@@ -92,6 +93,17 @@ def swapped_heads(one: Head, other: Head) -> Change:
         attention.c_attn.weight.data = attention.c_attn.weight.data[:, thirds]
         attention.c_attn.bias.data = attention.c_attn.bias.data[thirds]
         attention.c_proj.weight.data = attention.c_proj.weight.data[index]
+
+    return change
+
+
+def trained_further(*, steps: int, rate: float, seed: int) -> Change:
+    """Train on, on new sentences of the grammar that the checkpoint was trained on: what a benign fine-tune is."""
+
+    def change(module: Any) -> None:
+        module.requires_grad_(True)
+        train(module, Schedule(seed=seed, steps=steps, rate=rate, batch=64, warmup=5, sparsity=0.02))
+        module.requires_grad_(False)
 
     return change
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from planted import changed, copied_head, scaled_head, scaled_logits, swapped_heads, trained_on
+from planted import changed, copied_head, scaled_head, scaled_logits, swapped_heads, trained_further, trained_on
 
 from pytest_circuits.checks import Comparison, judge
 from pytest_circuits.checks.measurements import Measurements
 from pytest_circuits.errors import PromptError
 from pytest_circuits.prompts.pairs import pairs_of
-from pytest_circuits.records import Result, Verdict
+from pytest_circuits.records import Record, Result, Verdict
 from pytest_circuits.spec.components import Head
 from pytest_circuits.spec.loader import SpecFile, load_spec
 
@@ -101,10 +101,8 @@ def test_the_same_checkpoint_passes_and_is_said_to_be_identical(
 
 @pytest.mark.parametrize("rate", [1e-5, 3e-5, 1e-4])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_benign_fine_tune_passes(gate: Gate, spec: SpecFile, tiny: BoundModel, rate: float, seed: int) -> None:
-    tune = trained_on(sentences(spec), tiny.tokenizer, steps=20, rate=rate, seed=seed)
-
-    assert red(gate(tune)) == set()
+def test_a_benign_fine_tune_passes(gate: Gate, rate: float, seed: int) -> None:
+    assert red(gate(trained_further(steps=20, rate=rate, seed=seed))) == set()
 
 
 def test_louder_logits_pass_and_are_called_stronger(gate: Gate) -> None:
@@ -236,6 +234,10 @@ def test_the_rewired_checkpoint_keeps_its_behaviour_and_fails_by_its_circuit(
     assert "took over" in text_of(results["heads"])
 
 
+def in_order(result: Result) -> list[Record]:
+    return sorted(result.records, key=lambda r: (r.claim, str(r.component), str(r.template), r.unit))
+
+
 def test_batches_and_padding_change_no_verdict_and_no_value(
     spec: SpecFile, tiny: BoundModel, reference: Measurements
 ) -> None:
@@ -256,7 +258,7 @@ def test_batches_and_padding_change_no_verdict_and_no_value(
         results = results_of(spec, other, reference)
         assert {c: r.verdict for c, r in results.items()} == {c: r.verdict for c, r in expected.items()}
         for check, result in results.items():
-            for record, same in zip(result.records, expected[check].records, strict=True):
+            for record, same in zip(in_order(result), in_order(expected[check]), strict=True):
                 assert (record.claim, record.component, record.verdict) == (same.claim, same.component, same.verdict)
                 assert record.value == pytest.approx(same.value, abs=1e-5)
 
@@ -298,3 +300,18 @@ def test_a_prompt_that_is_longer_than_the_model_is_refused(tmp_path: Path, tiny:
 
     with pytest.raises(PromptError, match="a prompt may have 64 tokens on this model"):
         Measurements(spec, tiny)
+
+
+def test_a_task_done_the_wrong_way_round_is_not_evaluated_even_beside_a_reference_that_does_the_same(
+    tmp_path: Path, tiny: BoundModel
+) -> None:
+    spec = variant(
+        tmp_path,
+        "verb: {singular: [is, was, has, runs], plural: [are, were, have, run]}",
+        "verb: {singular: [are, were, have, run], plural: [is, was, has, runs]}",
+    )
+    reading = Measurements(spec, tiny)
+    results = results_of(spec, reading, reading, identical=True)
+
+    for check in ("faithfulness", "necessity", "heads"):
+        assert results[check].verdict is Verdict.NOT_EVALUATED, check

@@ -109,7 +109,7 @@ def test_the_table_shows_every_verdict_with_the_number_that_decided(every_verdic
         "warning: specs/tiny/verb-agreement: controls: a random circuit of this size does as well (112 of 200): this "
         "claim says",
         "  nothing",
-        "identical: tuned: the same weights as builtin:tiny on specs/tiny/successor, so nothing can have drifted",
+        "identical: tuned: the same weights as builtin:tiny on specs/tiny/successor, so only rounding can differ",
     ]
 
 
@@ -145,7 +145,7 @@ def test_a_checkpoint_without_another_name_or_a_reference_says_so(moved: Result)
 
 def test_a_checkpoint_that_is_identical_for_every_circuit_names_none(moved: Result) -> None:
     assert table([moved], identical=[AGREEMENT])[-1].text == (
-        "identical: tuned: the same weights as builtin:tiny, so nothing can have drifted"
+        "identical: tuned: the same weights as builtin:tiny, so only rounding can differ"
     )
 
 
