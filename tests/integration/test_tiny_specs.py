@@ -1,0 +1,66 @@
+"""The shipped specs on the shipped checkpoints: the verdicts that the project promises."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPECS = Path(__file__).parents[2] / "specs" / "tiny"
+CONTROLS = "  controls:     {beats_random: 0.90, match: size}\n"
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A project with the shipped specs and baselines, without the 119 random circuits, which take long."""
+    pytester.makeini("[pytest]\n")
+    shutil.copytree(SPECS, pytester.path / "specs" / "tiny")
+    spec = pytester.path / "specs" / "tiny" / "successor.circuit.yaml"
+    spec.write_text(spec.read_text().replace(CONTROLS, ""))
+    return pytester
+
+
+def run(project: pytest.Pytester, *arguments: str) -> tuple[pytest.RunResult, dict[str, Any]]:
+    result = project.runpytest("specs", "--circuits-json=out.json", *arguments)
+    document: dict[str, Any] = json.loads((project.path / "out.json").read_text())
+    return result, document
+
+
+def verdicts(document: dict[str, Any]) -> dict[tuple[str, ...], str]:
+    keys = ("circuit", "check", "claim", "component", "template", "unit")
+    found = {}
+    for record in document["records"]:
+        name = tuple(str(record[key]) for key in keys)
+        while name in found:  # a role has one record for each task
+            name = (*name, "again")
+        found[name] = record["verdict"]
+    return found
+
+
+def test_the_tuned_checkpoint_passes(project: pytest.Pytester) -> None:
+    result, document = run(project, "--circuits-checkpoint=builtin:tiny-tuned")
+
+    result.assert_outcomes(passed=10)
+    assert (result.ret, document["verdict"], document["complete"]) == (0, "pass", True)
+
+
+def test_the_rewired_checkpoint_fails_by_its_circuits_with_or_without_a_stored_baseline(
+    project: pytest.Pytester,
+) -> None:
+    stored, document = run(project, "--circuits-checkpoint=builtin:tiny-rewired")
+    shutil.rmtree(project.path / "specs" / "tiny" / "__circuits__")
+    together, other = run(
+        project, "--circuits-reference=base=builtin:tiny", "--circuits-checkpoint=builtin:tiny-rewired"
+    )
+
+    assert stored.ret == together.ret == 1
+    assert verdicts(document) == verdicts(other)
+    of = {name: {v for key, v in verdicts(document).items() if key[1] == name} for name in ("behaviour", "heads")}
+    assert of["behaviour"] == {"pass"}
+    assert "drift" in of["heads"]
+    text = stored.stdout.str()
+    for words in ("the role moved: L1H3 -> L1H1.", "L3H2", "took over", "lost"):
+        assert words in text
