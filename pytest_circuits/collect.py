@@ -107,6 +107,12 @@ def spec_behind(node: pytest.Item) -> SpecFile | None:
     pytest.fail(problem, pytrace=False)
 
 
+def line_of(item: pytest.Item) -> int:
+    """Return the line of the spec that declares an item's check."""
+    line: int = item.function.__code__.co_firstlineno  # type: ignore[attr-defined]
+    return line
+
+
 def check_of(item: pytest.Item) -> str:
     """Return the check that an item stands for."""
     return str(getattr(item, "originalname", item.name))

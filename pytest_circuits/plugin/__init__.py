@@ -9,7 +9,7 @@ import pytest
 from .. import collect
 from ..errors import CircuitsError, MismatchError, UsageProblem
 from .options import add_options, read_options
-from .session import Session, Told, by_checkpoint, checkpoint_of
+from .session import Session, by_checkpoint, checkpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from ..checkpoints.naming import Checkpoint
     from ..records import Verdict
     from ..spec.loader import SpecFile
+    from .run import Told
 
 SESSION = pytest.StashKey[Session]()
-TOLD = pytest.StashKey[Told]()
+TOLD: pytest.StashKey[Told] = pytest.StashKey()
 ATTRIBUTE = "circuits"  # of a report: what the item told, as plain JSON
 
 
@@ -71,7 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for index, item in enumerate(items):
         if (file := collect.spec_of(item)) is not None:
             session.specs[file.circuit] = file
-            item.user_properties.append(("line", file.line("claims", collect.check_of(item))))
+            item.user_properties.append(("line", collect.line_of(item)))
             places.append((index, checkpoint_of(item)))
     try:
         by_checkpoint(items, places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,33 @@ from ..errors import CircuitsError, MismatchError, MissingExtra
 from ..records import Result, Verdict
 from ..report.json import result_as_dict, result_document, result_from_dict
 from ..report.terminal import Line, budget_line, failure_text, summary_table
-from .session import INSTALL, Session, Told, checkpoint_of, missing_extra
+from .session import INSTALL, checkpoint_of, missing_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..checkpoints.handle import CheckpointModel
     from ..checkpoints.naming import Checkpoint
     from ..checks.suite import Suite
     from ..spec.loader import SpecFile
+    from .session import Session
 
 VERSIONED = ("pytest-circuits", "torch", "transformers", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an item tells the end of the run: it travels on the item's report as plain JSON."""
+
+    result: Result
+    sha256: str
+    source: str
+    fingerprint: str | None
+    reference: str | None
+    identical: bool
+    false_alarm: float
+    environment: Mapping[str, str]
+    notices: tuple[str, ...]
 
 
 def suite_of(config: pytest.Config, session: Session) -> Suite:

@@ -7,35 +7,21 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..checkpoints.naming import Checkpoint, parse_checkpoint, refuse_clashes
-from ..records import Result, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pytest
 
     from ..checks.suite import Suite
+    from ..records import Result, Verdict
     from ..spec.loader import SpecFile
     from .options import Options
+    from .run import Told
 
 INSTALL = 'pip install "pytest-circuits[hf]"'
 NEEDED = ("torch", "transformers", "safetensors", "huggingface_hub", "numpy", "scipy")
-
-
-@dataclass(frozen=True)
-class Told:
-    """What an item tells the end of the run: it travels on the item's report as plain JSON."""
-
-    result: Result
-    sha256: str
-    source: str
-    fingerprint: str | None
-    reference: str | None
-    identical: bool
-    false_alarm: float
-    environment: Mapping[str, str]
-    notices: tuple[str, ...]
 
 
 @dataclass
@@ -62,8 +48,7 @@ class Session:
 
     def is_red(self, verdict: Verdict) -> bool:
         """Say whether a check's verdict fails its item."""
-        relaxed = self.options.inconclusive == "warn"
-        return verdict is not Verdict.PASS and not (relaxed and verdict is Verdict.INCONCLUSIVE)
+        return verdict != "pass" and not (verdict == "inconclusive" and self.options.inconclusive == "warn")
 
     @property
     def missing(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class _Reader:
 
     def scalar(self, event: Any, path: Path) -> Any:
         """Return a text, a number, a boolean or None, as YAML 1.1 reads it; dates stay text."""
-        kind = self.loader.resolve(self.events.ScalarNode, event.value, event.implicit).rpartition(":")[2]
+        kind = _kind(event.value, event.implicit)
         if kind not in ("null", "bool", "int", "float"):
             return event.value
         try:
@@ -221,6 +222,15 @@ class _Reader:
         if isinstance(value, float) and not math.isfinite(value):
             self.problem(event, path, f"numbers must be finite, found {event.value}")
         return value
+
+
+@lru_cache(maxsize=4096)
+def _kind(text: str, implicit: tuple[bool, bool]) -> str:
+    """Return how YAML 1.1 reads a scalar. Keys and words repeat from spec to spec, and this is asked of every one."""
+    import yaml
+
+    tag: str = yaml.resolver.Resolver().resolve(yaml.ScalarNode, text, implicit)  # type: ignore[no-untyped-call]
+    return tag.rpartition(":")[2]
 
 
 def misreading(text: str, value: Any) -> str:

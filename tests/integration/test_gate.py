@@ -335,7 +335,9 @@ def test_xdist_comes_to_the_same_result_file(pytester: pytest.Pytester, write_sp
     pytester.runpytest("--circuits-json", "out.json", *options)
     alone = result_of(pytester)
     command = [sys.executable, "-m", "pytest", "-n", "2", "--circuits-json", "out.json", *options]
-    ran = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False, env=dict(os.environ))
+    # One thread as in this process: another number sums in another order, and the last digits would differ.
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False, env=one_thread)
     together = result_of(pytester)
 
     assert ran.returncode == 1

@@ -130,7 +130,10 @@ def test_two_heads_bring_half_of_the_number_to_the_verb_and_five_more_a_third(we
     assert any("necessity cannot fail by the loss of one head" in line for line in were.told)
 
 
-def test_a_baseline_is_met_by_the_model_that_it_came_from_and_again(stories: Path, pytester: pytest.Pytester) -> None:
+def test_a_baseline_is_met_by_the_model_that_it_came_from_and_again(
+    stories: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)  # where it is set, writing a baseline is refused
     spec_for(pytester.path, PRONOUNS, stories)
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     written = pytester.runpytest("--circuits-update=new")
