@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ..baselines import Baseline, baseline_path, read_baseline
 from ..checkpoints.architectures import Shape
 from ..checkpoints.handle import CheckpointModel, open_checkpoint
-from ..checkpoints.naming import Checkpoint, parse_checkpoint
 from ..errors import BaselineError, CircuitsError, MismatchError
 from . import Comparison, judge
 from .measurements import Measurements
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from ..checkpoints.naming import Checkpoint
     from ..records import Reading, Result
     from ..spec.loader import SpecFile
 
@@ -61,10 +61,6 @@ class Suite:
         if isinstance(found, CircuitsError):
             raise found
         return found
-
-    def reference_of(self, file: SpecFile) -> Checkpoint:
-        """Return the checkpoint that a spec's baseline is measured on: the run's reference, else the spec's own."""
-        return self.reference or parse_checkpoint(file.spec.model.checkpoint, folder=self.root)
 
     def reading(self, file: SpecFile, model: CheckpointModel) -> Measurements:
         """Return what a spec measures on a model, part by part when it is asked for.
