@@ -70,7 +70,7 @@ def stored(name: str, checkpoint: Path, tmp: Path) -> Stored:
     root.mkdir()
     file = load_spec(spec_for(root, name, checkpoint), root=root)
     suite = Suite(root=root)
-    model = suite.model(suite.reference_of(file))
+    model = suite.model(parse_checkpoint(file.spec.model.checkpoint, folder=root))
     results = {check: suite.judge_reference(file, check, model) for check in file.spec.declared}
     told = suite.write(file, model, list(results.values()), reason="the model as it was published")
     return Stored(root, file, suite, model, suite.reading(file, model), results, told)
