@@ -107,16 +107,20 @@ class Suite:
         observed = self.reading(file, model)
         return judge(check, _compared(file, model, observed, reference=observed, name=model.source, identical=True))
 
-    def write(
-        self, file: SpecFile, model: CheckpointModel, results: Sequence[Result], *, reason: str
-    ) -> tuple[str, ...]:
+    def write(self, file: SpecFile, model: CheckpointModel, red: Sequence[Result], *, reason: str) -> tuple[str, ...]:
         """Write a spec's baseline from what was measured on its reference, and return what to tell.
+
+        Args:
+            file: the spec.
+            model: the reference.
+            red: the results that stand against it; any of them is a refusal.
+            reason: why it is written, kept in the file.
 
         Raises:
             BaselineRefused: it could not serve as one.
         """
         reading = self.reading(file, model)
-        told = store(file, model, reading, results, reason=reason, environment=self.environment)
+        told = store(file, model, reading, red, reason=reason, environment=self.environment)
         self._baselines.pop(file.circuit, None)
         return told
 

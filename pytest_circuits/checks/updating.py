@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from ..baselines import Baseline, Reference, baseline_path, changes, keep, previous, write_baseline
 from ..errors import BaselineRefused
 from ..gate.readiness import refusals, warnings
-from ..records import Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..checkpoints.handle import CheckpointModel
-    from ..records import Reading
+    from ..records import Reading, Result
     from ..spec.loader import SpecFile
 
 NEEDED = {
@@ -32,7 +31,7 @@ def store(
     file: SpecFile,
     model: CheckpointModel,
     reading: Reading,
-    results: Sequence[Result],
+    red: Sequence[Result],
     *,
     reason: str,
     environment: Mapping[str, str],
@@ -40,10 +39,10 @@ def store(
     """Write a spec's baseline from what was measured on its reference, and return what to tell.
 
     Raises:
-        BaselineRefused: a check stands against it, or its prompts could never decide.
+        BaselineRefused: a check is red, which it then is on every checkpoint as good as this, or its prompts could
+            never decide.
     """
-    bad = [result for result in results if result.verdict not in (Verdict.PASS, Verdict.INCONCLUSIVE)]
-    against = [result.headline for result in bad] or list(refusals(file, reading))
+    against = [result.headline for result in red] or list(refusals(file, reading))
     if against:
         raise BaselineRefused(
             "\n  ".join(

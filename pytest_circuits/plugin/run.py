@@ -19,7 +19,6 @@ from .session import INSTALL, checkpoint_of, missing_extra
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..checkpoints.handle import CheckpointModel
     from ..checkpoints.naming import Checkpoint
     from ..checks.suite import Suite
     from ..spec.loader import SpecFile
@@ -78,7 +77,7 @@ def environment(device: str, dtype: str) -> dict[str, str]:
 def measure_and_judge(
     config: pytest.Config, session: Session, file: SpecFile, check: str, checkpoint: Checkpoint, model: Any
 ) -> Told:
-    """Measure what a check needs on its checkpoint, judge it, and write a baseline that has become due.
+    """Measure what a check needs on its checkpoint, and judge it: for an update, as what is to be the reference.
 
     Raises:
         CircuitsError: it could not be measured or judged.
@@ -97,18 +96,22 @@ def measure_and_judge(
         fitting = sorted(name for name, other in session.specs.items() if suite.fits(other, expected))
         raise MismatchError(f"{mismatch}\n  Collected specs that fit it: {', '.join(fitting) or 'none'}.") from None
     if updating:
-        _write_when_complete(session, suite, file, expected, result)
+        session.measured.setdefault(file.circuit, {})[check] = result
     return told(session, file, result, checkpoint, expected.fingerprint)
 
 
-def _write_when_complete(
-    session: Session, suite: Suite, file: SpecFile, model: CheckpointModel, result: Result
-) -> None:
-    """Write a spec's baseline after the last of its declared checks."""
-    measured = session.measured.setdefault(file.circuit, {})
-    measured[result.check] = result
-    if measured.keys() == set(file.spec.declared):
-        session.updated += suite.write(file, model, list(measured.values()), reason=session.options.reason)
+def write_when_complete(session: Session, file: SpecFile, checkpoint: Checkpoint) -> None:
+    """Write a spec's baseline once every check that it declares is measured.
+
+    Raises:
+        BaselineRefused: a check is red, or the baseline could not serve.
+    """
+    measured = session.measured[file.circuit]
+    if session.suite is None or measured.keys() != set(file.spec.declared):
+        return
+    red = [result for result in measured.values() if session.is_red(result.verdict)]
+    model = session.suite.model(checkpoint)
+    session.updated += session.suite.write(file, model, red, reason=session.options.reason)
 
 
 def told(session: Session, file: SpecFile, result: Result, checkpoint: Checkpoint, fingerprint: str | None) -> Told:

@@ -114,7 +114,8 @@ def budget_line(rates: Mapping[str, float], *, checkpoints: int) -> Line:
 
 def _title(checkpoint: str, source: str, reference: str | None) -> Line:
     given = "" if source == checkpoint else f" ({plain(source)})"
-    against = f"compared with {plain(reference)}" if reference else "with no reference: only absolute limits are judged"
+    nothing = "with no reference: absolute limits are judged, drift is not"
+    against = f"compared with {plain(reference)}" if reference else nothing
     return Line(f"checkpoint {plain(checkpoint)}{given}, {against}")
 
 

@@ -156,6 +156,44 @@ def test_a_baseline_is_not_written_from_part_of_the_checks(
     assert not (pytester.path / "specs/__circuits__").exists()
 
 
+@pytest.mark.parametrize("check", ["behaviour", "heads"])
+def test_a_baseline_is_not_written_when_a_teardown_fails(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], check: str
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pytest\n"
+        "@pytest.fixture(autouse=True)\n"
+        "def fragile(request):\n"
+        "    yield\n"
+        f"    assert request.node.originalname != {check!r}, 'the teardown broke'\n"
+    )
+    result = pytester.runpytest("--circuits-update=new", "--circuits-json", "out.json")
+
+    result.assert_outcomes(passed=3, errors=1)
+    assert f"specs/verbs: no baseline was written: {check} did not finish in this run" in result.stdout.str()
+    assert not (pytester.path / "specs/__circuits__").exists()
+    assert result_of(pytester)["verdict"] == "error"
+
+
+@pytest.mark.parametrize("inconclusive", ["fail", "warn"])
+def test_an_undecided_absolute_limit_stands_in_the_way_of_a_baseline_unless_it_only_warns(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], inconclusive: str
+) -> None:
+    path = write_spec()
+    path.write_text(path.read_text().replace("accuracy_at_least: 0.70", "accuracy_at_least: 0.999"))
+    result = pytester.runpytest("--circuits-update=new", f"--circuits-inconclusive={inconclusive}")
+    written = (pytester.path / "specs/__circuits__/verbs.json").exists()
+
+    assert written == (inconclusive == "warn")
+    if inconclusive == "fail":
+        result.assert_outcomes(passed=2, failed=1, errors=1)
+        assert "because it could not serve" in result.stdout.str()
+        assert "- behaviour: accuracy 1.00" in result.stdout.str()
+    else:
+        result.assert_outcomes(passed=3)
+
+
 def test_a_changed_spec_makes_its_baseline_stale_and_never_drift(
     pytester: pytest.Pytester, write_spec: Callable[..., Path]
 ) -> None:

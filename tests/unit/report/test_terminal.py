@@ -140,7 +140,7 @@ def test_another_checkpoint_s_results_are_not_in_the_table(make_result: MakeResu
 def test_a_checkpoint_without_another_name_or_a_reference_says_so(moved: Result) -> None:
     title = table([moved], checkpoint="tuned", source="tuned", reference=None)[0]
 
-    assert title == Line("checkpoint tuned, with no reference: only absolute limits are judged")
+    assert title == Line("checkpoint tuned, with no reference: absolute limits are judged, drift is not")
 
 
 def test_a_checkpoint_that_is_identical_for_every_circuit_names_none(moved: Result) -> None:
