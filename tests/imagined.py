@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_circuits.checks import Comparison
 from pytest_circuits.gate.controls import RandomCircuits
-from pytest_circuits.records import Measured
+from pytest_circuits.records import Measured, Reading
 from pytest_circuits.spec.loader import SpecFile
 from pytest_circuits.spec.schema import Spec
 
@@ -81,7 +81,7 @@ def reading(
 
 
 def compared(
-    observed: Measured, reference: Measured | None, *, file: SpecFile | None = None, **changes: Any
+    observed: Reading, reference: Reading | None, *, file: SpecFile | None = None, **changes: Any
 ) -> Comparison:
     """Return the comparison of two readings, against random circuits that do nothing."""
     return replace(

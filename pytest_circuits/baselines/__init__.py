@@ -2,7 +2,7 @@
 
 from .changes import changes
 from .reading import Baseline, Reference, StoredReading, keep, rounded
-from .store import baseline_path, orphans, previous, read_baseline, write_baseline
+from .store import baseline_path, previous, read_baseline, write_baseline
 
 __all__ = [
     "Baseline",
@@ -11,7 +11,6 @@ __all__ = [
     "baseline_path",
     "changes",
     "keep",
-    "orphans",
     "previous",
     "read_baseline",
     "rounded",

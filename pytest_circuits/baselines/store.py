@@ -13,7 +13,7 @@ from ..errors import BaselineError, BaselineRefused
 from .encoding import body, decode, encode
 from .reading import Baseline, StoredReading, update_command
 
-__all__ = ["Baseline", "baseline_path", "orphans", "previous", "read_baseline", "write_baseline"]
+__all__ = ["Baseline", "baseline_path", "previous", "read_baseline", "write_baseline"]
 
 FOLDER = "__circuits__"
 SPEC_SUFFIX = ".circuit.yaml"
@@ -91,12 +91,6 @@ def write_baseline(path: Path, baseline: Baseline) -> Literal["written", "unchan
             "  What stood there before is unchanged. Free space or permit writing, and run the update again."
         ) from error
     return "written"
-
-
-def orphans(folder: Path) -> list[Path]:
-    """Return the baselines in a `__circuits__` folder that have no spec beside the folder, sorted."""
-    stored = sorted(folder.glob("*.json"))
-    return [path for path in stored if not (folder.parent / f"{path.stem}{SPEC_SUFFIX}").exists()]
 
 
 def _content(baseline: Baseline) -> dict[str, Any]:

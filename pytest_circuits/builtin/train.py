@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LEARNED = Schedule(seed=0, steps=3600, rate=2e-3, sparsity=0.02, free=0.35)
 LIFTED = Schedule(seed=501, steps=700, rate=2e-3, sparsity=0.02, free=0.25, warmup=50)
 GATHERED = Schedule(seed=701, steps=800, rate=2e-3, sparsity=0.02, free=0.4, warmup=50, induction=0.2)
+REPEATED = Schedule(seed=901, steps=500, rate=5e-4, sparsity=0.006, warmup=30, induction=0.6)
 TUNED = Schedule(seed=1001, steps=150, rate=2e-5, sparsity=0.02, warmup=20)
 MOVED = Schedule(seed=2001, steps=400, rate=1.5e-3, sparsity=0.02, warmup=50)
 FREED = Schedule(seed=3001, steps=100, rate=2e-4, sparsity=0.02, warmup=20)
@@ -86,6 +87,7 @@ RECIPES = {
             "all heads": LEARNED,
             "first layer's heads silent": LIFTED,
             f"{_head(OTHER_SUCCESSOR)} silent, succession taught to the weights of {_head(SUCCESSOR)}": GATHERED,
+            "likewise, mostly repeated blocks, heads at a lower price": REPEATED,
         }
     ),
     "tiny-tuned": _recipe({"from tiny, all heads": TUNED}),
@@ -110,10 +112,14 @@ def responsible(model: GPT2LMHeadModel) -> tuple[Head, ...]:
 
 
 def gather(model: GPT2LMHeadModel, first: tuple[Head, ...]) -> None:
-    """Let the first layer's heads learn again while one head alone carries succession."""
+    """Let the first layer's heads learn again while one head alone carries succession, then repeat long blocks.
+
+    The last words of a long block are rare: few lines are long, and the far positions are seen by them alone.
+    """
     forget(model, first, GATHERED.seed, spread=0.05)
     forget(model, [OTHER_SUCCESSOR], GATHERED.seed)
-    train(model, GATHERED, held=partial(silenced, (OTHER_SUCCESSOR,)), successor=SUCCESSOR)
+    for schedule in (GATHERED, REPEATED):
+        train(model, schedule, held=partial(silenced, (OTHER_SUCCESSOR,)), successor=SUCCESSOR)
 
 
 def untuned() -> GPT2LMHeadModel:

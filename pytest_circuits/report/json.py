@@ -122,14 +122,13 @@ def result_document(
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write the result file, making its folder where there is none.
+    """Write the result file into a folder that is there.
 
     Raises:
         UsageProblem: the file system refused.
     """
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise UsageProblem(

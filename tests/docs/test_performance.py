@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from imagined import compared
 
 from pytest_circuits import load_spec, measure, open_checkpoint
 from pytest_circuits.checkpoints.model import BoundModel
-from pytest_circuits.checks import Comparison, judge
+from pytest_circuits.checks import judge
 from pytest_circuits.records import Verdict
 
 if TYPE_CHECKING:
+    from pytest_circuits.checks import Comparison
     from pytest_circuits.checks.measurements import Measurements
 
 PAGE = Path(__file__).parents[2] / "docs/performance.md"
@@ -63,17 +65,8 @@ def reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Measuremen
     return found, forwards
 
 
-def compared(found: Measurements) -> Comparison:
-    return Comparison(
-        file=found.file,
-        checkpoint="tiny",
-        observed=found,
-        reference=found,
-        reference_name="builtin:tiny",
-        identical=True,
-        missing=None,
-        random_circuits=lambda: found.random_circuits,
-    )
+def beside_itself(found: Measurements) -> Comparison:
+    return compared(found, found, file=found.file, identical=True, random_circuits=lambda: found.random_circuits)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +82,7 @@ def compared(found: Measurements) -> Comparison:
 )
 def test_a_check_alone_runs_what_the_table_says(reading: tuple[Measurements, list[int]], check: str, more: int) -> None:
     found, forwards = reading
-    result = judge(check, compared(found))
+    result = judge(check, beside_itself(found))
 
     # Heads that pass do not tell of the behaviour, so they need no corrupt run.
     spared = check == "heads" and result.verdict is Verdict.PASS
@@ -99,7 +92,7 @@ def test_a_check_alone_runs_what_the_table_says(reading: tuple[Measurements, lis
 def test_a_whole_spec_shares_its_runs(reading: tuple[Measurements, list[int]]) -> None:
     found, forwards = reading
     for check in found.file.spec.declared:
-        judge(check, compared(found))
+        judge(check, beside_itself(found))
 
     assert len(forwards) == len(ONE_FOR) + SWEEP + RANDOM + 1 + NOISE
 

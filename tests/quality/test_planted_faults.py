@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from imagined import compared
 from planted import changed, copied_head, scaled_head, scaled_logits, swapped_heads, trained_further, trained_on
 
-from pytest_circuits.checks import Comparison, judge
+from pytest_circuits.checks import judge
 from pytest_circuits.checks.measurements import Measurements
 from pytest_circuits.errors import PromptError
 from pytest_circuits.prompts.pairs import pairs_of
@@ -53,14 +54,12 @@ def idle_head(main_head: Head) -> Head:
 
 
 def results_of(spec: SpecFile, observed: Measurements, reference: Any, *, identical: bool = False) -> dict[str, Result]:
-    comparison = Comparison(
+    comparison = compared(
+        observed,
+        reference,
         file=spec,
-        checkpoint="changed",
-        observed=observed,
-        reference=reference,
         reference_name="builtin:tiny",
         identical=identical,
-        missing=None,
         random_circuits=lambda: observed.random_circuits,
     )
     return {check: judge(check, comparison) for check in spec.spec.declared}

@@ -222,7 +222,7 @@ def test_without_its_mover_the_task_is_lost_and_no_ratio_is_told(
     assert "task lost" in found["faithfulness"].headline
 
 
-def test_without_its_helper_the_task_is_solved_and_only_the_heads_tell(
+def test_without_its_second_mover_the_task_is_solved_and_only_the_heads_tell(
     pronouns: Stored, stories: Path, tmp_path: Path
 ) -> None:
     checks = [check for check in pronouns.file.spec.declared if check != "controls"]

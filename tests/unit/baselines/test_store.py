@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_circuits.baselines import baseline_path, orphans, previous, read_baseline, write_baseline
+from pytest_circuits.baselines import baseline_path, previous, read_baseline, write_baseline
 from pytest_circuits.baselines.encoding import body
 from pytest_circuits.errors import BaselineError, BaselineRefused
 
@@ -306,23 +306,3 @@ def test_the_file_is_synced_before_it_replaces_and_the_folder_after(
     write_baseline(path, baseline)
 
     assert steps == [f"sync {path.stat().st_size} bytes", "replace", "sync folder"]
-
-
-def test_a_baseline_without_its_spec_beside_it_is_an_orphan(path: Path, baseline: Baseline) -> None:
-    write_baseline(path, baseline)
-    for name in ("renamed", "elsewhere"):
-        write_baseline(path.with_name(f"{name}.json"), baseline)
-    (path.parent.parent / "elsewhere.yaml").touch()
-
-    assert orphans(path.parent) == [path.with_name("elsewhere.json"), path.with_name("renamed.json")]
-
-
-def test_a_folder_that_is_not_there_has_no_orphans(tmp_path: Path) -> None:
-    assert orphans(tmp_path / "__circuits__") == []
-
-
-def test_other_files_are_not_orphans(path: Path) -> None:
-    path.parent.mkdir()
-    (path.parent / ".gitattributes").touch()
-
-    assert orphans(path.parent) == []

@@ -195,7 +195,7 @@ def test_the_document_is_exact_builtins(every_verdict: list[Result]) -> None:
 
 
 def test_the_file_holds_the_document(tmp_path: Path, every_verdict: list[Result]) -> None:
-    path = tmp_path / "made" / "result.json"
+    path = tmp_path / "result.json"
     write_json(path, document(every_verdict))
 
     assert json.loads(path.read_text()) == document(every_verdict)
