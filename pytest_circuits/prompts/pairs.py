@@ -64,6 +64,11 @@ def _read(spec_file: SpecFile, prompts: FilePrompts) -> PromptSet:
     needs: list[tuple[bool, tuple[str, ...], str]] = [
         (spec.ablation.value == "resample", ("ablation", "value"), "resample takes values from it; write zero or mean"),
         (spec.ablation.floor == "corrupt", ("ablation", "floor"), "the floor is read on it; write empty"),
+        (
+            spec.measure.metric == "kl" and spec.claims.behaviour is not None,
+            ("measure", "metric"),
+            "kl tells behaviour by the distance of the corrupt run from the clean one; write logit_diff or prob_diff",
+        ),
         ("number_mover" in spec.roles, ("circuit",), "the role number_mover looks at where the two differ"),
     ]
     problems = [

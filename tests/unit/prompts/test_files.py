@@ -103,6 +103,11 @@ NEEDS = [
         "6: ablation.floor: the prompts of specs/p.csv have no corrupt twin, but the floor is read on it; write empty",
     ),
     (
+        f"measure: {{metric: kl}}\n{ZERO}",
+        "6: measure.metric: the prompts of specs/p.csv have no corrupt twin, but kl tells behaviour by the distance of "
+        "the corrupt run from the clean one; write logit_diff or prob_diff",
+    ),
+    (
         f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: number_mover}}}}}}",
         "7: circuit: the prompts of specs/p.csv have no corrupt twin, "
         "but the role number_mover looks at where the two differ",
