@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointRefused
 from .hub import Snapshot, fetch_snapshot
 from .naming import BUILTIN, Checkpoint
-from .safety import read_configs, refuse_unsafe_files
-from .weights import digest_tensors, find_weights, read_tensors
+from .safety import CONFIGS, read_configs, refuse_unsafe_files
+from .weights import INDEX, SHARD, SINGLE, digest_tensors, find_weights, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SLOW = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "merges.txt", "vocab.txt")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", *SLOW)
+# What is read here or when the checkpoint is loaded, beside the shards.
+READ = frozenset({*CONFIGS, *TOKENIZER, SINGLE, INDEX, "adapter_config.json"})
 # Who saved it, from where, and in which precision a library would load it: ours is the caller's choice, and the stored
 # one is a part of every tensor.
 COSMETIC = frozenset({"transformers_version", "_name_or_path", "torch_dtype", "dtype"})
+
+Stamp = tuple[int, int, int]
+"""Size, time of the last change in nanoseconds, and inode."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Identified:
         fingerprint: 64 hex digits, equal for equal tensors, tokenizer and config, however the weights are split.
         config: config.json.
         weight_files: the safetensors files, in order.
+        stamps: of each file that was read, by name, as it was before.
     """
 
     name: str
@@ -46,6 +52,7 @@ class Identified:
     fingerprint: str
     config: Mapping[str, Any]
     weight_files: tuple[Path, ...]
+    stamps: Mapping[str, Stamp]
 
 
 def identify(checkpoint: Checkpoint, *, fetch: Callable[[str], Snapshot] = fetch_snapshot) -> Identified:
@@ -65,6 +72,7 @@ def identify(checkpoint: Checkpoint, *, fetch: Callable[[str], Snapshot] = fetch
         directory, snapshot = _locate(checkpoint.source, fetch)
         directory = directory.resolve()
         refuse_unsafe_files(directory, snapshot.blobs.resolve() if snapshot else None)
+        stamps = _stamps(directory)
         config = read_configs(directory)
         _refuse_missing_tokenizer(directory)
         files, places = find_weights(directory)
@@ -76,7 +84,31 @@ def identify(checkpoint: Checkpoint, *, fetch: Callable[[str], Snapshot] = fetch
     except OSError as error:
         raise CheckpointRefused(f"refused: {checkpoint.source!r} cannot be read: {str(error)!r}.") from error
     revision = snapshot.revision if snapshot else None
-    return Identified(checkpoint.name, checkpoint.source, directory, revision, digest.hexdigest(), config, files)
+    fingerprint = digest.hexdigest()
+    return Identified(checkpoint.name, checkpoint.source, directory, revision, fingerprint, config, files, stamps)
+
+
+def refuse_changed(identified: Identified, when: str) -> None:
+    """Refuse a checkpoint whose files are no longer those that were fingerprinted; `when` ends "changed ..."."""
+    try:
+        found = _stamps(identified.directory)
+    except OSError as error:
+        raise CheckpointRefused(f"refused: {identified.source!r} cannot be read: {str(error)!r}.") from error
+    names = found.keys() | identified.stamps.keys()
+    changed = sorted(name for name in names if found.get(name) != identified.stamps.get(name))
+    if changed:
+        raise CheckpointRefused(
+            f"refused: {identified.source!r}: {changed[0]!r} changed {when} ({len(changed)} such files).\n"
+            "  The fingerprint would name other weights than are measured. Run again once nothing writes to the "
+            "checkpoint, or name a copy of it."
+        )
+
+
+def _stamps(directory: Path) -> dict[str, Stamp]:
+    """Return the stamps of the files that are there to be read; links are followed."""
+    paths = [path for path in directory.iterdir() if path.name in READ or SHARD.fullmatch(path.name)]
+    states = {path.name: path.stat() for path in paths if path.is_file()}
+    return {name: (state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states.items()}
 
 
 def _locate(source: str, fetch: Callable[[str], Snapshot]) -> tuple[Path, Snapshot | None]:

@@ -67,6 +67,12 @@ class BoundModel:
         return positions
 
     @property
+    def vocabulary(self) -> int:
+        """The number of token ids that have an embedding."""
+        rows: int = self.module.get_input_embeddings().weight.shape[0]
+        return rows
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         dtype: torch.dtype = self.module.dtype

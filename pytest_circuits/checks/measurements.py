@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..engine.runs import Ablated, Runs
-from ..errors import PromptError
+from ..errors import CheckpointRefused, PromptError
 from ..gate.controls import RandomCircuits, draw_circuits
 from ..gate.estimates import ratio_of_means, strata_of
 from ..prompts.encode import batches, encode
@@ -41,6 +41,18 @@ def _refuse_longer(encoded: Sequence[Encoded], context: int) -> None:
         )
 
 
+def _refuse_foreign(encoded: Sequence[Encoded], model: BoundModel) -> None:
+    """Raise CheckpointRefused where a token id has no embedding: the tokenizer is larger than the model."""
+    for row in encoded:
+        largest = max(*row.clean, *(row.corrupt or ()), row.answer, row.foil)
+        if largest >= model.vocabulary:
+            raise CheckpointRefused(
+                f"refused: the tokenizer of {model.name!r} gives token {largest} for {row.pair.clean!r} or an answer, "
+                f"and the model has embeddings for {model.vocabulary} tokens, counted from 0.\n"
+                "  Its tokenizer is another model's, or was enlarged alone. Save the one it was trained with beside it."
+            )
+
+
 class Measurements:
     """A live `records.Reading` of one spec on one model: there it says what each part is."""
 
@@ -62,12 +74,14 @@ class Measurements:
 
         Raises:
             PromptError: the prompts cannot be asked of this tokenizer.
+            CheckpointRefused: the tokenizer has tokens that the model has not.
         """
         spec = file.spec
         self.file = file
         self.prompts = pairs_of(file)
         encoded = encode(self.prompts.pairs, model.tokenizer, spec.tokens, spec.ablation)
         _refuse_longer(encoded, model.context)
+        _refuse_foreign(encoded, model)
         together = batches(encoded, batch_size) if together is None else together
         self._runs = Runs(model, encoded, together, value=spec.ablation.value, metric=spec.measure.metric)
         layers, heads = range(model.layers), range(model.heads)

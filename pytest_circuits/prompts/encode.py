@@ -96,6 +96,8 @@ _FAULTS = {
     "use words of equal length, or ablation.align: slot, positions: last, or value: zero or mean",
     "outside": "words change tokens outside of their slot: {words}; "
     "then more than the flipped word differs; use others, or another template",
+    "slot": "words of the slot that ablation.positions names cover no token: {words}; nothing would be replaced; "
+    "use others, or another slot",
     "twice": "prompts become the same tokens as another pair: {words}; each pair must count once",
 }
 """The kinds of faults: what was found, why it matters, what to do."""
@@ -130,6 +132,8 @@ class _Encoder:
         positions = self.ablation.positions
         named = {"all": tuple(range(len(clean))), "last": (len(clean) - 1,)}
         at = named[positions] if positions in named else spans[positions]
+        if not at:
+            self.fault("slot", repr(pair.slots[positions]))
         source = replaced_from(clean, corrupt, at, self.ablation)
         left_over = sum(source[position] == NOTHING for position in at)
         return Encoded(pair, clean, corrupt, answer, foil, spans, flip, source, left_over)

@@ -158,6 +158,15 @@ def _once(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(items)
 
 
+def _is_text(value: str) -> bool:
+    """Say whether UTF-8 can write it: JSON can escape half of a surrogate pair, which is no character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _wrong(cells: dict[str, Any], columns: set[str]) -> list[str]:
     """Return what is wrong with a row, given the columns that any row has."""
     problems = [
@@ -172,6 +181,8 @@ def _wrong(cells: dict[str, Any], columns: set[str]) -> list[str]:
                 problems.append(f"{column!r} is missing here and given in other rows; give it in every row or in none")
         elif not isinstance(value, str):
             problems.append(f"{column!r} must be a text, found {value!r}; write it in quotes")
+        elif not _is_text(value):
+            problems.append(f"{column!r} holds half of a surrogate pair, which is no character: {value!r}")
         elif not value.strip():
             problems.append(f"{column!r} is empty")
         elif column in ("clean", "corrupt") and value != value.strip():

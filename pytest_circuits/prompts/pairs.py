@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import PromptError
@@ -27,9 +28,21 @@ def pairs_of(spec_file: SpecFile) -> PromptSet:
         PromptError: a template or a file gives too few pairs, or the file cannot be used; every problem with its line.
     """
     prompts = spec_file.spec.prompts
-    if isinstance(prompts, TemplatePrompts):
-        return _drawn(spec_file, prompts)
-    return _read(spec_file, prompts)
+    found = _drawn(spec_file, prompts) if isinstance(prompts, TemplatePrompts) else _read(spec_file, prompts)
+    return replace(found, notices=(*found.notices, *_repeated(found.pairs)))
+
+
+def _repeated(pairs: tuple[Pair, ...]) -> list[str]:
+    """Return a notice for each template whose pairs ask the same few prompts again for other answers."""
+    told = []
+    for template in dict.fromkeys(pair.template for pair in pairs):
+        texts = [frozenset((pair.clean, pair.corrupt)) for pair in pairs if pair.template == template]
+        if len(set(texts)) < FEWEST_IN_A_TEMPLATE:
+            told.append(
+                f"template {template!r}: {len(texts)} pairs stand on {len(set(texts))} different prompts, so their "
+                "values are not independent and their standard errors are too small; use more prompts"
+            )
+    return told
 
 
 def _drawn(spec_file: SpecFile, prompts: TemplatePrompts) -> PromptSet:

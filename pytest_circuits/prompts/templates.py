@@ -29,7 +29,8 @@ class Axes:
     """What a template leaves free; a choice is an index on each axis, and `sizes` tells how many there are.
 
     The axes: the flipped slot's two classes in order, its word's index, the answer's index (which means nothing where
-    the answer is the flipped word itself), and the word of every other slot.
+    the answer is the flipped word itself), and the word of every other slot. Classes are taken sorted by name, because
+    their order in a file means nothing.
     """
 
     template: Template
@@ -40,7 +41,7 @@ class Axes:
     @property
     def sides(self) -> tuple[tuple[str, str], ...]:
         """The class of the clean prompt and that of the corrupt one."""
-        return tuple(permutations(self.flipped, 2))
+        return tuple(permutations(sorted(self.flipped), 2))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -102,7 +103,7 @@ def draw(template: Template, prompts: TemplatePrompts) -> tuple[Pair, ...]:
 
 def _all_words(words: tuple[str, ...] | Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Return a slot's words without repetition, of all classes."""
-    lists = words.values() if isinstance(words, Mapping) else (words,)
+    lists = [words[name] for name in sorted(words)] if isinstance(words, Mapping) else [words]
     return tuple(dict.fromkeys(word for entries in lists for word in entries))
 
 

@@ -17,7 +17,7 @@ The control is a random permutation of the answers: a head that scores there doe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ def successor_scores(model: BoundModel, heads: Sequence[Head]) -> dict[Head, dic
     Raises:
         PromptError: the tokenizer has no task's words as single tokens.
     """
-    tasks = {name: steps for name, task in TASKS.items() if len(steps := _steps(model.tokenizer, task)) >= LEAST}
+    tasks = {name: steps for name, task in TASKS.items() if len(steps := _steps(model, task)) >= LEAST}
     if not tasks:
         raise PromptError(
             f"the role successor needs sequence words that are single tokens of {model.name!r}, found none.\n"
@@ -106,10 +106,10 @@ def value_weight(model: BoundModel, head: Head) -> Float[Tensor, "width head_wid
     return weight.chunk(groups, dim=0)[head.head * groups // model.heads].T
 
 
-def _steps(tokenizer: Any, task: Task) -> dict[int, int]:
+def _steps(model: BoundModel, task: Task) -> dict[int, int]:
     """Return token -> successor token, in the spelling of which the tokenizer has most as single tokens."""
     spellings = [
-        {word: ids[0] for word in task.words if len(ids := spell(tokenizer, word)) == 1}
+        {word: ids[0] for word in task.words if len(ids := spell(model, word)) == 1}
         for spell in (_bare, _spaced, _capital)
     ]
     single = max(spellings, key=len)
@@ -118,18 +118,18 @@ def _steps(tokenizer: Any, task: Task) -> dict[int, int]:
     return {single[a]: single[b] for a, b in pairs if a in single and b in single}
 
 
-def _bare(tokenizer: Any, word: str) -> list[int]:
-    return _known(tokenizer, tokenizer(word, add_special_tokens=False)["input_ids"])
+def _bare(model: BoundModel, word: str) -> list[int]:
+    return _known(model, model.tokenizer(word, add_special_tokens=False)["input_ids"])
 
 
-def _spaced(tokenizer: Any, word: str) -> list[int]:
-    return _bare(tokenizer, f" {word}")
+def _spaced(model: BoundModel, word: str) -> list[int]:
+    return _bare(model, f" {word}")
 
 
-def _capital(tokenizer: Any, word: str) -> list[int]:
-    return _bare(tokenizer, f" {word.capitalize()}")
+def _capital(model: BoundModel, word: str) -> list[int]:
+    return _bare(model, f" {word.capitalize()}")
 
 
-def _known(tokenizer: Any, ids: list[int]) -> list[int]:
-    """Return the ids, or none where one of them is the unknown token."""
-    return [] if tokenizer.unk_token_id in ids else ids
+def _known(model: BoundModel, ids: list[int]) -> list[int]:
+    """Return the ids, or none where one of them is the unknown token or has no embedding."""
+    return ids if all(at != model.tokenizer.unk_token_id and at < model.vocabulary for at in ids) else []

@@ -260,6 +260,16 @@ def test_the_last_position_and_a_slot_are_replaced_alone() -> None:
     assert run(KEY, positions="b")[0].source == (-1, -1, 2, -1)
 
 
+def test_a_slot_that_covers_no_token_is_refused_where_only_it_is_replaced() -> None:
+    blank = flipped("the {a} {b} it", "key", "keys", b=" ")
+
+    assert run(blank)[0].spans["b"] == ()
+    assert refusal(blank, positions="b") == (
+        "1 words of the slot that ablation.positions names cover no token: ' '; nothing would be replaced; "
+        "use others, or another slot"
+    )
+
+
 OUTSIDE = (
     "1 words change tokens outside of their slot: 'key'; then more than the flipped word differs; "
     "use others, or another template"

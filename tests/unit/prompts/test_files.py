@@ -86,6 +86,23 @@ def test_the_same_prompt_with_another_answer_is_another_pair(project: Project) -
     assert len(project.file(as_csv([*ROWS, {**ROWS[0], "answer": "was"}])).pairs) == 65
 
 
+def test_a_whole_surrogate_pair_is_a_character(project: Project) -> None:
+    text = as_jsonl([{**ROWS[0], "clean": "\U0001f600"}, *ROWS[1:]])
+
+    assert "\\ud83d\\ude00" in text
+    assert project.file(text, "p.jsonl").pairs[0].clean == "\U0001f600"
+
+
+def test_pairs_on_too_few_different_prompts_are_told_of_with_their_template(project: Project) -> None:
+    same = [{**ROWS[0], "answer": f"is {n}", "template": "c"} for n in range(9)]
+    drawn = project.file(as_csv([*ROWS, *same]))
+
+    assert drawn.notices == (
+        "template 'c': 9 pairs stand on 1 different prompts, so their values are not independent and their standard "
+        "errors are too small; use more prompts",
+    )
+
+
 def test_prompts_without_a_twin_are_read_for_zero_and_mean(project: Project) -> None:
     for value in ("zero", "mean"):
         pairs = project.file(as_csv(without("corrupt")), rest=f"ablation: {{value: {value}}}").pairs
@@ -203,6 +220,14 @@ JSONL = [
         "65: 'template' is missing here and given in other rows; give it in every row",
     ),
     (as_jsonl([*ROWS, *without("answer")[:1]]), "65: the column 'answer' is missing"),
+    (
+        '{"clean": "a\\ud800", "corrupt": "b", "answer": "c", "foil": "d"}',
+        "1: 'clean' holds half of a surrogate pair, which is no character: 'a\\ud800'",
+    ),
+    (
+        '{"clean": "a", "corrupt": "b", "answer": "c", "foil": "\\udfff"}',
+        "1: 'foil' holds half of a surrogate pair, which is no character: '\\udfff'",
+    ),
 ]
 
 

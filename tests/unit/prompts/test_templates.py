@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_circuits.errors import PromptError
+from pytest_circuits.errors import PromptError, SpecError
 from pytest_circuits.prompts import templates
 
 if TYPE_CHECKING:
@@ -177,7 +177,15 @@ def test_fewer_pairs_than_asked_for_are_told(project: Project) -> None:
     assert len(drawn.pairs) == 8
     assert drawn.notices == (
         "specs/a.circuit.yaml:10: template 'plain' gives 8 distinct pairs, fewer than per_template: 16",
+        "template 'plain': 8 pairs stand on 4 different prompts, so their values are not independent and their "
+        "standard errors are too small; use more prompts",
     )
+
+
+def test_pairs_on_enough_different_prompts_are_not_told_of(project: Project) -> None:
+    text = prompts(PLAIN.replace("the {subject}", "the {subject} {near}"))
+
+    assert project.draw(text).notices == ()
 
 
 def large(words: int) -> str:
@@ -229,4 +237,34 @@ def test_a_large_product_of_which_little_is_allowed_ends(project: Project, monke
     drawn = project.draw(prompts(PLAIN, rest="  per_template: 100\n"))
 
     assert len(drawn.pairs) == 8
-    assert len(drawn.notices) == 1
+    assert len(drawn.notices) == 2
+
+
+@pytest.mark.parametrize("largest", [templates.LARGEST_PRODUCT, 0])
+def test_the_order_of_a_vocabularys_classes_means_nothing(
+    largest: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templates, "LARGEST_PRODUCT", largest)
+    text = prompts(NEAR)
+    reordered = text
+    for words in (NOUNS, VERBS):
+        one, other = (f"{name}: [{', '.join(words[name])}]" for name in words)
+        assert f"{{{one}, {other}}}" in text
+        reordered = reordered.replace(f"{{{one}, {other}}}", f"{{{other}, {one}}}")
+    first, second = project.load(text), project.load(reordered)
+
+    assert reordered != text
+    assert first.identity == second.identity
+    assert project.draw(text).pairs == project.draw(reordered).pairs
+
+
+@pytest.mark.parametrize("libyaml", [True, False])
+def test_no_template_can_hold_half_of_a_surrogate_pair(
+    libyaml: bool, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not libyaml:
+        monkeypatch.delattr("yaml.CSafeLoader", raising=False)
+    template = '{id: t, text: "the {subject} \\ud800", answer: "{verb}", flip: subject}'
+    for text in (prompts(template), prompts(PLAIN).replace("dogs, authors", '"\\ud800", authors')):
+        with pytest.raises(SpecError):
+            project.draw(text)

@@ -129,6 +129,13 @@ def test_words_that_begin_with_a_space_are_found(model: BoundModel) -> None:
     assert scores[PLANTED]["months"][1] == 12
 
 
+def test_words_whose_token_has_no_embedding_are_not_asked(model: BoundModel) -> None:
+    model = with_words(model)
+    model.tokenizer.ids["december"] = VOCABULARY
+
+    assert successor_scores(model, [PLANTED])[PLANTED]["months"][1] == 10
+
+
 def test_a_sequence_that_does_not_wrap_leaves_its_last_word_out(model: BoundModel) -> None:
     words = list("abcdefghij")
     scored = with_words(model, words)
