@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .errors import BaselineError, SpecError
+from .plain import plain
 
 if TYPE_CHECKING:
     from .spec.loader import SpecFile
@@ -47,7 +48,9 @@ class MisnamedFile(pytest.Module):
 
     def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
         """Fail with the name that it should have."""
-        pytest.fail(f"{self.path.name} is not read as a spec: rename it so that it ends in {SUFFIX}.", pytrace=False)
+        pytest.fail(
+            f"{plain(self.path.name)} is not read as a spec: rename it so that it ends in {SUFFIX}.", pytrace=False
+        )
 
 
 class OrphanFile(pytest.Module):
@@ -85,6 +88,11 @@ def is_ours(node_id: str) -> bool:
     """Say whether a node id, of whichever process, belongs to a spec or to an orphaned baseline."""
     path = Path(node_id.partition("::")[0])
     return path.name.endswith(SUFFIX) or (path.parent.name == STORE and path.suffix == ".json")
+
+
+def is_our_item(item: pytest.Item) -> bool:
+    """Say whether an item stands for a check of a spec or for an orphaned baseline."""
+    return isinstance(item.parent, CircuitFile | OrphanFile)
 
 
 def spec_of(item: pytest.Item) -> SpecFile | None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from .plain import plain
+
 
 class CircuitsError(Exception):
     """The base of all: a text that says what was expected, what was found, why it matters and what to do."""
+
+    def __str__(self) -> str:
+        """Return the text, harmless line by line: it may hold words from a checkpoint, a spec or a file."""
+        return "\n".join(plain(line, limit=None) for line in super().__str__().split("\n"))
 
 
 class UsageProblem(CircuitsError):

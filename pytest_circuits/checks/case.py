@@ -11,6 +11,7 @@ from ..errors import MeasurementError
 from ..gate.decisions import NEAR, decide, prompts_that_decide
 from ..gate.effects import Effects, task_lost
 from ..gate.statements import Statement, at_least
+from ..plain import plain
 from ..records import SEVERITY, HeadEffect, Record, Result, Verdict, worst
 
 if TYPE_CHECKING:
@@ -316,11 +317,6 @@ def decimals(limit: float | None) -> int:
 def interval_of(bounds: Interval, digits: str) -> str:
     """Return bounds in a number format, as `[-0.99, -0.97]`."""
     return f"[{bounds[0]:{digits}}, {bounds[1]:{digits}}]"
-
-
-def plain(text: str) -> str:
-    """Return foreign text with whatever a terminal or a CI log would obey written as escapes."""
-    return repr(text)[1:-1]
 
 
 def _rank(record: Record) -> tuple[int, float]:

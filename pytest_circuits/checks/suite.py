@@ -11,7 +11,7 @@ from ..checkpoints.handle import CheckpointModel, open_checkpoint
 from ..errors import BaselineError, CircuitsError, MismatchError
 from . import Comparison, judge
 from .measurements import Measurements
-from .updating import store
+from .updating import Prepared, prepare, store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,8 +107,8 @@ class Suite:
         observed = self.reading(file, model)
         return judge(check, _compared(file, model, observed, reference=observed, name=model.source, identical=True))
 
-    def write(self, file: SpecFile, model: CheckpointModel, red: Sequence[Result], *, reason: str) -> tuple[str, ...]:
-        """Write a spec's baseline from what was measured on its reference, and return what to tell.
+    def prepare(self, file: SpecFile, model: CheckpointModel, red: Sequence[Result], *, reason: str) -> Prepared:
+        """Return a spec's baseline from what was measured on its reference; `store` writes it.
 
         Args:
             file: the spec.
@@ -120,9 +120,24 @@ class Suite:
             BaselineRefused: it could not serve as one.
         """
         reading = self.reading(file, model)
-        told = store(file, model, reading, red, reason=reason, environment=self.environment)
-        self._baselines.pop(file.circuit, None)
-        return told
+        return prepare(file, model, reading, red, reason=reason, environment=self.environment)
+
+    def store(self, prepared: Prepared) -> tuple[str, ...]:
+        """Write a baseline that was prepared, and return what to tell.
+
+        Raises:
+            BaselineRefused: the file system refused.
+        """
+        self._baselines.pop(prepared.baseline.circuit, None)
+        return store(prepared)
+
+    def write(self, file: SpecFile, model: CheckpointModel, red: Sequence[Result], *, reason: str) -> tuple[str, ...]:
+        """Prepare a spec's baseline and write it at once, where no end of a run is waited for.
+
+        Raises:
+            BaselineRefused: it could not serve as one, or the file system refused.
+        """
+        return self.store(self.prepare(file, model, red, reason=reason))
 
     def has_baseline(self, file: SpecFile) -> bool:
         """Say whether a baseline lies beside the spec, whatever its state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ..gate.readiness import refusals, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from ..checkpoints.handle import CheckpointModel
     from ..records import Reading, Result
@@ -27,7 +29,16 @@ NEEDED = {
 """The parts of a reading that each check compares with."""
 
 
-def store(
+@dataclass(frozen=True)
+class Prepared:
+    """A baseline that could serve, and has not been written yet."""
+
+    path: Path
+    baseline: Baseline
+    warnings: tuple[str, ...]
+
+
+def prepare(
     file: SpecFile,
     model: CheckpointModel,
     reading: Reading,
@@ -35,8 +46,8 @@ def store(
     *,
     reason: str,
     environment: Mapping[str, str],
-) -> tuple[str, ...]:
-    """Write a spec's baseline from what was measured on its reference, and return what to tell.
+) -> Prepared:
+    """Return a spec's baseline from what was measured on its reference.
 
     Raises:
         BaselineRefused: a check is red, which it then is on every checkpoint as good as this, or its prompts could
@@ -44,12 +55,8 @@ def store(
     """
     against = [result.headline for result in red] or list(refusals(file, reading))
     if against:
-        raise BaselineRefused(
-            "\n  ".join(
-                [f"{file.circuit}: no baseline was written from {model.source!r}, because it could not serve:"]
-                + [f"- {line}" for line in against]
-            )
-        )
+        lines = [f"{file.circuit}: no baseline was written from {model.source!r}, because it could not serve:"]
+        raise BaselineRefused("\n  ".join([*lines, *(f"- {line}" for line in against)]))
     parts = {part for check in file.spec.declared for part in NEEDED[check]}
     baseline = Baseline(
         circuit=file.circuit,
@@ -60,10 +67,19 @@ def store(
         created=datetime.now(UTC).date().isoformat(),
         reason=reason,
     )
-    path = baseline_path(file.path)
-    before = previous(path)
-    said = write_baseline(path, baseline)
-    told = [f"{file.circuit}: baseline {said} from {model.source!r}"]
+    return Prepared(baseline_path(file.path), baseline, warnings(file, reading))
+
+
+def store(prepared: Prepared) -> tuple[str, ...]:
+    """Write a baseline, and return what to tell.
+
+    Raises:
+        BaselineRefused: the file system refused.
+    """
+    baseline = prepared.baseline
+    before = previous(prepared.path)
+    said = write_baseline(prepared.path, baseline)
+    told = [f"{baseline.circuit}: baseline {said} from {baseline.reference.source!r}"]
     if said == "written":
         told += [f"  {line}" for line in changes(before, baseline)]
-    return (*told, *(f"  warning: {line}" for line in warnings(file, reading)))
+    return (*told, *(f"  warning: {line}" for line in prepared.warnings))

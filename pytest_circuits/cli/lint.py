@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import PromptError, SpecError
+from ..plain import plain
 from ..prompts.pairs import pairs_of
 from ..spec.loader import SUFFIX, load_spec
 
@@ -43,7 +44,7 @@ def command(paths: tuple[Path, ...], root: Path | None) -> None:
     for spec in specs:
         findings, notices = _lint(spec, root or _root_of(paths))
         for line in (*findings, *notices):
-            click.echo(line)
+            click.echo(plain(line, limit=None))
         found += len(findings)
     click.echo(_summary(len(specs), found), err=True)
     raise SystemExit(1 if found else 0)

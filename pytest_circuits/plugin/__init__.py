@@ -77,14 +77,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     try:
         by_checkpoint(items, places)
     except UsageProblem as problem:
-        raise pytest.UsageError(str(problem)) from None
+        if not hasattr(config, "workerinput"):
+            raise pytest.UsageError(str(problem)) from None
+        session.clash = str(problem)  # a usage error of a worker would be an internal error of xdist
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which of our items are to run, so that one that does not is missed at the end."""
-    config = session.config
-    if not config.option.collectonly:
-        config.stash[SESSION].collected = [item.nodeid for item in session.items if collect.spec_of(item) is not None]
+    if session.config.option.collectonly:
+        return
+    ours = session.config.stash[SESSION]
+    for item in filter(collect.is_our_item, session.items):
+        ours.collected.append(item.nodeid)
+        if (file := collect.spec_of(item)) is not None:
+            ours.items[item.nodeid] = file.circuit, collect.check_of(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse an item of a worker in which two checkpoints share a name, before either is opened."""
+    session = item.config.stash[SESSION]
+    if session.clash and collect.spec_of(item) is not None:
+        raise UsageProblem(session.clash)
 
 
 @pytest.fixture(scope="session")
@@ -135,13 +149,13 @@ def _run_item(request: pytest.FixtureRequest, file: SpecFile, check: str, checkp
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """Write a baseline that has become due: after the last item's teardown nothing can stand against it any more."""
+    """Prepare a baseline that has become due: what refuses it is an error of the last item."""
     yield
     file, session = collect.spec_of(item), item.config.stash[SESSION]
     if file is not None and file.circuit in session.measured:
-        from .run import write_when_complete
+        from .run import prepare_when_complete
 
-        write_when_complete(session, file, checkpoint_of(item))
+        prepare_when_complete(session, file, checkpoint_of(item))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -151,14 +165,14 @@ def pytest_runtest_makereport(
     """Put what an item came to on its report, in words instead of a traceback."""
     report = yield
     file = collect.spec_of(item)
+    if report.when == "setup" and TOLD in item.stash:
+        del item.stash[TOLD]  # of an earlier attempt, where another plugin runs the item again
     if file is None or (report.when != "call" and not report.failed):
         return report
     from .run import as_plain, failed
 
     told = item.stash.get(TOLD, None)
     if report.failed and call.excinfo is not None:
-        if report.when == "teardown":
-            item.config.stash[SESSION].measured.get(file.circuit, {}).pop(collect.check_of(item), None)
         told, text = failed(item, item.config.stash[SESSION], file, told, call.excinfo.value)
         if isinstance(call.excinfo.value, CircuitsError | pytest.fail.Exception):
             report.longrepr = text
@@ -176,6 +190,10 @@ class Accountant:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take what an item told off its report, whichever process it ran in."""
+        if report.when == "setup":
+            self.session.told.pop(report.nodeid, None)  # of an earlier attempt
+        if report.failed or report.skipped:
+            self.session.stopped.add(report.nodeid)
         plain = getattr(report, ATTRIBUTE, None)
         if plain is not None:
             from .run import from_plain
@@ -198,13 +216,12 @@ class Accountant:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int | pytest.ExitCode) -> None:
-        """Write the result file, and turn a run red in which something did not run."""
+        """Write the baselines and the result file, and turn a run red in which something did not run."""
         if self.config.option.collectonly or not (self.session.collected or self.session.options.json):
             return
-        from .run import document, why_red
+        from .run import document, why_red, write_prepared
 
-        if exitstatus == pytest.ExitCode.OK and why_red(self.session):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        write_prepared(self.session)
         if self.session.options.json is not None:
             from ..report.json import write_json
 
@@ -212,8 +229,9 @@ class Accountant:
             try:
                 write_json(self.session.options.json, document(self.session, interrupted=not ended))
             except UsageProblem as problem:
-                self.session.updated.append(str(problem))
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+                self.session.unwritten.append(str(problem))
+        if exitstatus == pytest.ExitCode.OK and why_red(self.session):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print one table a checkpoint."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .. import collect
 from ..checkpoints.naming import Checkpoint, parse_checkpoint, refuse_clashes
 from ..errors import UsageProblem
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     import pytest
+
+INIS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line and the ini file, read and checked; nothing has been opened."""
+    """The command line and the ini file, read and checked; nothing has been opened. `typed` is how each was typed."""
 
     checkpoints: tuple[Checkpoint, ...]
+    typed: Mapping[Checkpoint, str]
     reference: Checkpoint | None
     device: str
     dtype: str
@@ -78,29 +86,30 @@ def read_options(config: pytest.Config) -> Options:
     Raises:
         UsageProblem: they contradict each other, or a value cannot be.
     """
-    _forget_earlier_result(config)
+    _refuse_moved_root(config)
     typed: list[str] = config.getoption("--circuits-checkpoint") or []
     here, root = config.invocation_params.dir, config.rootpath
     update = config.getoption("--circuits-update")
-    checkpoints = [parse_checkpoint(text, folder=here) for text in typed] or [
-        parse_checkpoint(text, folder=root) for text in config.getini("circuits_checkpoint")
-    ]
-    reference = _reference(config)
+    named = [parse_checkpoint(text, folder=here) for text in typed]
+    checkpoints = named or [parse_checkpoint(text, folder=root) for text in config.getini("circuits_checkpoint")]
     refuse_clashes(checkpoints)
-    _refuse_moved_root(config, typed)
     _refuse_update(config, update, typed)
-    json = config.getoption("--circuits-json")
-    return Options(
+    result = config.getoption("--circuits-json")
+    options = Options(
         checkpoints=() if update != "none" else tuple(checkpoints),
-        reference=reference,
+        typed=dict(zip(named, typed, strict=True)),
+        reference=_reference(config),
         device=_setting(config, "device"),
         dtype=_setting(config, "dtype", ("float32", "bfloat16", "float16")),
         batch_size=_positive(config),
         inconclusive=_setting(config, "inconclusive", ("fail", "warn")),
-        json=_writable(here / json) if json else None,
+        json=_writable(here / result) if result else None,
         update=update,
         reason=config.getoption("--circuits-update-reason"),
     )
+    if options.json is not None and not config.option.collectonly and not hasattr(config, "workerinput"):
+        _forget_earlier_result(options.json)
+    return options
 
 
 def _reference(config: pytest.Config) -> Checkpoint | None:
@@ -127,18 +136,37 @@ def _positive(config: pytest.Config) -> int:
     return int(value)
 
 
-def _refuse_moved_root(config: pytest.Config, typed: list[str]) -> None:
-    """pytest may take the path of a checkpoint for a test path, and then looks for its ini file elsewhere."""
-    here, root = config.invocation_params.dir, config.rootpath
-    if not typed or config.inipath is not None or root not in here.parents:
+def _refuse_moved_root(config: pytest.Config) -> None:
+    """Refuse the value of an option that pytest may have taken for a test path.
+
+    pytest looks for its ini file before it knows our options, from the paths among the arguments upwards, and a value
+    after a space is a path to it as soon as it exists.
+    """
+    if config.option.inifilename or hasattr(config, "workerinput"):
         return
-    for folder in (here, *here.parents[: here.parents.index(root)]):
-        for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
-            if (folder / name).is_file():
-                raise UsageProblem(
-                    f"pytest took the path after --circuits-checkpoint for a test path, and so missed "
-                    f"{str(folder / name)!r}.\n  Write --circuits-checkpoint=PATH with an equals sign, or NAME=PATH."
-                )
+    here = config.invocation_params.dir
+    tests = [text.partition("::")[0] for text in config.getoption("file_or_dir", [])]
+    arguments = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
+    for option, value in pairwise(arguments):
+        if not option.startswith("--circuits-") or "=" in option or not os.path.exists(here / value):
+            continue
+        if reasons := [reason for text in (value, *tests) if (reason := _way_to_an_ini(here, text))]:
+            raise UsageProblem(
+                f"expected an equals sign before a value that is a path here, found '{option} {value}': pytest takes "
+                f"it for a test path, and {reasons[0]}.\n"
+                "  The ini file, and the checkpoint that it names, may then be others without a word.\n"
+                f"  Write {option}={shlex.quote(value)}"
+            )
+
+
+def _way_to_an_ini(here: Path, text: str) -> str:
+    """Return why a path decides which ini file pytest reads; empty where it is the one of the current folder."""
+    path = Path(os.path.abspath(here / text))
+    folders = [path, *path.parents] if os.path.isdir(path) else [*path.parents]
+    if here not in folders:
+        return f"{text!r} lies outside of the current folder"
+    inis = [folder / name for folder in folders[: folders.index(here)] for name in INIS]
+    return next((f"{os.path.relpath(ini, here)!r} lies on the way to {text!r}" for ini in inis if ini.is_file()), "")
 
 
 def _refuse_update(config: pytest.Config, update: str, typed: list[str]) -> None:
@@ -162,20 +190,40 @@ def _refuse_update(config: pytest.Config, update: str, typed: list[str]) -> None
         raise UsageProblem(f'{option} moves what the gate compares with: say why, --circuits-update-reason "...".')
 
 
-def _forget_earlier_result(config: pytest.Config) -> None:
-    """Remove the result file of an earlier run: a run that dies must not leave a green one behind."""
-    name = config.getoption("--circuits-json")
-    path = config.invocation_params.dir / name if name else None
-    if path is not None and path.is_file() and not config.option.collectonly and not hasattr(config, "workerinput"):
-        try:
-            path.unlink()
-        except OSError as error:
-            raise UsageProblem(f"--circuits-json: {str(path)!r} cannot be replaced: {error.strerror}.") from None
-
-
 def _writable(path: Path) -> Path:
     """Return the path of the result file, after a look at whether it can be written at the end."""
     folder = path.parent
+    if collect.is_ours(str(path)):
+        raise UsageProblem(
+            f"--circuits-json: {str(path)!r} is the name of a spec or of a stored baseline.\n"
+            "  The result file would take its place. Give it another name."
+        )
     if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
         raise UsageProblem(f"--circuits-json: {str(path)!r} cannot be written: no such folder, or no permission.")
     return path
+
+
+def _forget_earlier_result(path: Path) -> None:
+    """Remove the result file of an earlier run: a run that dies must not leave a green one behind."""
+    if not path.is_file():
+        return
+    try:
+        if not _is_result(path.read_bytes()):
+            raise UsageProblem(
+                f"--circuits-json: expected no file or the result of an earlier run, found {str(path)!r}, which is "
+                "neither.\n  It would be overwritten. Name another file, or delete this one."
+            )
+        path.unlink()
+    except OSError as error:
+        raise UsageProblem(f"--circuits-json: {str(path)!r} cannot be replaced: {error.strerror}.") from None
+
+
+def _is_result(content: bytes) -> bool:
+    """Say whether a file is what an earlier run wrote, or empty."""
+    if not content:
+        return True
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() >= {"format", "collected", "records"}

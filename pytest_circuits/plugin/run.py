@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import collect
-from ..errors import CircuitsError, MismatchError, MissingExtra
+from ..errors import BaselineRefused, CircuitsError, MismatchError, MissingExtra
+from ..plain import plain
 from ..records import Result, Verdict
 from ..report.json import result_as_dict, result_document, result_from_dict
 from ..report.terminal import Line, budget_line, failure_text, summary_table
@@ -100,18 +102,29 @@ def measure_and_judge(
     return told(session, file, result, checkpoint, expected.fingerprint)
 
 
-def write_when_complete(session: Session, file: SpecFile, checkpoint: Checkpoint) -> None:
-    """Write a spec's baseline once every check that it declares is measured.
+def prepare_when_complete(session: Session, file: SpecFile, checkpoint: Checkpoint) -> None:
+    """Prepare a spec's baseline once every check that it declares is measured.
 
     Raises:
         BaselineRefused: a check is red, or the baseline could not serve.
     """
     measured = session.measured[file.circuit]
-    if session.suite is None or measured.keys() != set(file.spec.declared):
+    if session.suite is None or file.circuit in session.prepared or measured.keys() != set(file.spec.declared):
         return
     red = [result for result in measured.values() if session.is_red(result.verdict)]
     model = session.suite.model(checkpoint)
-    session.updated += session.suite.write(file, model, red, reason=session.options.reason)
+    session.prepared[file.circuit] = session.suite.prepare(file, model, red, reason=session.options.reason)
+
+
+def write_prepared(session: Session) -> None:
+    """Write the baselines of the specs whose items all ended well, and note what to tell."""
+    for circuit, prepared in session.prepared.items():
+        if session.suite is None or session.unfinished(circuit):
+            continue
+        try:
+            session.updated += session.suite.store(prepared)
+        except BaselineRefused as problem:
+            session.unwritten.append(f"{circuit}: {problem}")
 
 
 def told(session: Session, file: SpecFile, result: Result, checkpoint: Checkpoint, fingerprint: str | None) -> Told:
@@ -139,11 +152,12 @@ def failed(
     one = told_before
     if one is None or not session.is_red(one.result.verdict) or not isinstance(error, pytest.fail.Exception):
         message = str(error) if isinstance(error, CircuitsError) else f"{type(error).__name__}: {error}"
-        one = told(session, file, error_result(file, check, checkpoint.name, message), checkpoint, None)
+        fingerprint = one.fingerprint if one else None
+        one = told(session, file, error_result(file, check, checkpoint.name, message), checkpoint, fingerprint)
     text = failure_text(
         one.result,
         path=file.circuit + collect.SUFFIX,
-        node_id=item.nodeid,
+        node_id=f"{os.path.relpath(item.path, item.config.invocation_params.dir)}::{item.name}",
         arguments=reproduce_arguments(item.config, session, checkpoint),
     )
     return one, text
@@ -185,9 +199,8 @@ def reproduce_arguments(config: pytest.Config, session: Session, checkpoint: Che
     """Return the options of this run that decide what an item measures, as they were typed."""
     arguments = []
     if session.options.checkpoints:
-        typed = [text for text in config.getoption("--circuits-checkpoint") or [] if checkpoint.name in text]
         named = f"{checkpoint.name}={checkpoint.source}"
-        arguments += ["--circuits-checkpoint", typed[0] if len(typed) == 1 else named]
+        arguments += ["--circuits-checkpoint", session.options.typed.get(checkpoint, named)]
     for name in ("reference", "device", "dtype"):
         value = config.getoption(f"--circuits-{name}")
         if value:
@@ -203,15 +216,22 @@ def document(session: Session, *, interrupted: bool) -> dict[str, Any]:
         collected=session.collected,
         results=[one.result for one in everything],
         specs={one.result.circuit: one.sha256 for one in everything},
-        checkpoints={
-            one.result.checkpoint: {"source": one.source, "fingerprint": one.fingerprint} for one in everything
-        },
+        checkpoints=_identities(everything),
         environment=next((one.environment for one in everything if one.environment), {}),
     )
 
 
+def _identities(everything: Sequence[Told]) -> dict[str, dict[str, str | None]]:
+    """Return the source and the fingerprint of each checkpoint, also where some of its items did not learn it."""
+    found: dict[str, dict[str, str | None]] = {}
+    for one in everything:
+        known = found.setdefault(one.result.checkpoint, {"source": one.source, "fingerprint": None})
+        known["fingerprint"] = known["fingerprint"] or one.fingerprint
+    return found
+
+
 def summary(session: Session) -> list[Line]:
-    """Return one table a checkpoint, then what a reader of the run should know."""
+    """Return one table a checkpoint, then what a reader of the run should know, in lines that command nothing."""
     everything = list(session.told.values())
     lines: list[Line] = []
     for name in dict.fromkeys(one.result.checkpoint for one in everything):
@@ -223,13 +243,14 @@ def summary(session: Session) -> list[Line]:
         lines.append(budget_line(rates, checkpoints=len({one.result.checkpoint for one in everything})))
     lines += [Line(notice) for notice in dict.fromkeys(n for one in everything for n in one.notices)]
     lines += [Line(text) for text in session.updated]
-    lines += [Line(text, Verdict.ERROR) for text in why_red(session)]
-    return lines
+    lines += [Line(line, Verdict.ERROR) for text in why_red(session) for line in text.split("\n")]
+    return [Line(plain(line.text, limit=None), line.verdict) for line in lines]
 
 
 def why_red(session: Session) -> list[str]:
     """Return what turns a run red that no failing test shows."""
     return [
+        *session.unwritten,
         *not_written(session),
         *_counted("could not be collected, or died", session.broken),
         *_counted("were collected and told no result", session.missing),
@@ -250,12 +271,12 @@ def _table_of(name: str, everything: Sequence[Told]) -> list[Line]:
 
 
 def not_written(session: Session) -> list[str]:
-    """Return the specs whose baseline was to be written and was not, because a declared check was not in the run."""
+    """Return the specs whose baseline was to be written and was not, because not all of their items ended well."""
     return [
-        f"{circuit}: no baseline was written: {', '.join(sorted(absent))} did not finish in this run; "
+        f"{circuit}: no baseline was written: {', '.join(absent)} did not finish in this run, failed or was skipped; "
         "a baseline is written from all of a spec's checks at once"
-        for circuit, measured in session.measured.items()
-        if (absent := set(session.specs[circuit].spec.declared) - set(measured))
+        for circuit in session.measured
+        if (absent := session.unfinished(circuit))
     ]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
     from ..checks.suite import Suite
+    from ..checks.updating import Prepared
     from ..records import Result, Verdict
     from ..spec.loader import SpecFile
     from .options import Options
@@ -31,10 +32,15 @@ class Session:
     options: Options
     suite: Suite | None = None
     specs: dict[str, SpecFile] = field(default_factory=dict)
+    clash: str = ""  # why no item of this worker may run; without xdist that stops the run
     collected: list[str] = field(default_factory=list)
+    items: dict[str, tuple[str, str]] = field(default_factory=dict)  # node id -> circuit and check, in this process
     told: dict[str, Told] = field(default_factory=dict)
     measured: dict[str, dict[str, Result]] = field(default_factory=dict)  # circuit -> check -> result, being updated
+    prepared: dict[str, Prepared] = field(default_factory=dict)  # circuit -> what is written at the end of the run
     updated: list[str] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)  # files that the file system refused, in words
+    stopped: set[str] = field(default_factory=set)  # items that failed or were skipped, in whichever phase
     broken: list[str] = field(default_factory=list)  # specs that did not load, orphans, items whose process died
     excused: list[str] = field(default_factory=list)  # items whose verdict is red and whose test is not, as by xfail
 
@@ -53,7 +59,15 @@ class Session:
     @property
     def missing(self) -> list[str]:
         """Items that were collected and told nothing: killed, skipped, or never started."""
-        return [node_id for node_id in self.collected if node_id not in self.told]
+        return [node_id for node_id in self.collected if node_id not in self.told and node_id not in self.broken]
+
+    def unfinished(self, circuit: str) -> list[str]:
+        """Return the checks of a spec being updated that were not measured, or of which an item did not end well."""
+        absent = set(self.specs[circuit].spec.declared) - set(self.measured[circuit])
+        for node_id, (owner, check) in self.items.items():
+            if owner == circuit and (node_id in self.stopped or node_id not in self.told):
+                absent.add(check)
+        return sorted(absent)
 
 
 def by_checkpoint(items: list[pytest.Item], ours: Iterable[tuple[int, Checkpoint]]) -> None:

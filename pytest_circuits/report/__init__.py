@@ -1,7 +1,7 @@
 """Results as text and as JSON, from records only."""
 
+from ..plain import plain
 from .json import result_as_dict, result_document, result_from_dict, write_json
-from .plain import plain
 from .terminal import Line, budget_line, failure_text, summary_table
 
 __all__ = [

@@ -7,8 +7,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..plain import plain
 from ..records import Result, Verdict, worst
-from .plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -245,5 +245,126 @@ def test_a_checkpoint_path_that_moves_the_root_is_a_usage_error(
     )  # fmt: skip
 
     assert ran.returncode == 4
-    assert "pytest took the path after --circuits-checkpoint for a test path, and so missed" in ran.stderr
-    assert "Write --circuits-checkpoint=PATH" in ran.stderr
+    assert f"pytest takes it for a test path, and {str(outside)!r} lies outside of the current folder" in ran.stderr
+    assert f"Write --circuits-checkpoint={outside}" in ran.stderr
+
+
+RESULT = '{"format": 1, "collected": [], "records": []}'
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, specs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose ini file names another checkpoint than its spec; pytest is called in it."""
+    outer = pytester.path
+    folder = pytester.mkdir("project")
+    specs.rename(folder / "specs")
+    (outer / "tox.ini").rename(folder / "pytest.ini")
+    (folder / "pytest.ini").write_text("[pytest]\ncircuits_checkpoint = other=builtin:tiny-tuned\n")
+    (outer / "out.json").write_text(RESULT)
+    (outer / "ref").mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def refusal(result: pytest.RunResult) -> str:
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    return result.stderr.str()
+
+
+def test_what_is_typed_after_a_space_cannot_lose_the_ini_file(pytester: pytest.Pytester, project: Path) -> None:
+    for option, value in (("--circuits-json", "../out.json"), ("--circuits-reference", "../ref")):
+        text = refusal(pytester.runpytest(option, value))
+
+        assert f"'{option} {value}': pytest takes it for a test path, and {value!r} lies outside" in text
+        assert f"Write {option}={value}" in text
+        assert [line[-6:] for line in collected(pytester, f"{option}={value}")] == ["other]"] * 3
+    assert (project.parent / "out.json").read_text() == RESULT
+
+
+def test_what_the_environment_adds_cannot_lose_the_ini_file(
+    pytester: pytest.Pytester, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--circuits-reference '../ref'")
+
+    assert "Write --circuits-reference=../ref" in refusal(pytester.runpytest())
+
+
+@pytest.mark.parametrize("name", ["pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"])
+def test_an_ini_file_on_the_way_to_a_value_is_not_read_for_the_project_s_own(
+    pytester: pytest.Pytester, project: Path, name: str
+) -> None:
+    (project / "runs" / "last").mkdir(parents=True)
+    (project / "runs" / "last" / "out.json").write_text(RESULT)
+    assert len(collected(pytester, "--circuits-json", "runs/last/out.json")) == 3
+    (project / "runs" / name).write_text("")
+    text = refusal(pytester.runpytest("--circuits-json", "runs/last/out.json"))
+
+    assert f"'runs/{name}' lies on the way to 'runs/last/out.json'" in text
+
+
+def test_an_ini_file_on_the_way_to_a_test_path_is_not_lost(
+    pytester: pytest.Pytester, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ini file is looked for above all paths, so a result file that exists from the second run on hides it."""
+    monkeypatch.chdir(project.parent)
+    arguments = ["project/specs/verbs.circuit.yaml::heads", "--circuits-json", "out.json"]
+    (project.parent / "out.json").unlink()
+    assert [line[-6:] for line in collected(pytester, *arguments)] == ["other]"]
+    (project.parent / "out.json").write_text(RESULT)
+
+    assert "'project/pytest.ini' lies on the way to 'project/specs/verbs.circuit.yaml'" in refusal(
+        pytester.runpytest(*arguments)
+    )
+
+
+def test_an_ini_file_that_is_given_by_name_is_not_lost(pytester: pytest.Pytester, project: Path) -> None:
+    found = collected(pytester, "-c", "pytest.ini", "--circuits-reference", "../ref", "specs")
+
+    assert [line[-6:] for line in found] == ["other]"] * 3
+    assert "Write --circuits-reference=../ref" in refusal(
+        pytester.runpytest("--rootdir", ".", "--circuits-reference", "../ref")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("specs/verbs.circuit.yaml", None, "is the name of a spec or of a stored baseline"),
+        ("specs/__circuits__/verbs.json", None, "is the name of a spec or of a stored baseline"),
+        ("words.csv", b"clean,answer,foil\n", "expected no file or the result of an earlier run"),
+        ("config.json", b'{"format": 1}', "expected no file or the result of an earlier run"),
+        ("list.json", b"[]", "expected no file or the result of an earlier run"),
+        ("deep.json", b"[" * 100_000, "expected no file or the result of an earlier run"),
+        ("model.bin", b"\x80\x04", "expected no file or the result of an earlier run"),
+    ],
+)
+def test_only_an_earlier_result_is_replaced_by_a_result(
+    pytester: pytest.Pytester, specs: Path, name: str, content: bytes | None, text: str
+) -> None:
+    (specs / "__circuits__").mkdir()
+    (specs / "__circuits__" / "verbs.json").write_text("{}")
+    path = pytester.path / name
+    if content is not None:
+        path.write_bytes(content)
+    before = path.read_bytes()
+
+    assert text in refusal(pytester.runpytest(f"--circuits-json={name}"))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", RESULT])
+def test_a_run_that_dies_leaves_no_green_result_file_of_an_earlier_one(
+    pytester: pytest.Pytester, specs: Path, content: str
+) -> None:
+    path = pytester.path / "out.json"
+    path.write_text(content)
+    pytester.runpytest("--circuits-json=out.json", "--circuits-batch-size=0")
+    pytester.runpytest("--circuits-json=out.json", "--collect-only")
+    assert path.read_text() == content
+
+    pytester.makeconftest(
+        "import pytest\n@pytest.hookimpl(trylast=True)\n"
+        "def pytest_configure():\n    raise pytest.UsageError('planted')\n"
+    )
+    assert "planted" in refusal(pytester.runpytest("--circuits-json=out.json"))
+    assert not path.exists()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -467,17 +469,6 @@ def test_the_reproduced_command_names_one_checkpoint(
     )
 
 
-def test_a_run_that_dies_leaves_no_green_result_file_of_an_earlier_one(
-    pytester: pytest.Pytester, write_spec: Callable[..., Path]
-) -> None:
-    write_spec()
-    (pytester.path / "out.json").write_text('{"complete": true, "verdict": "pass"}')
-    result = pytester.runpytest("--circuits-json=out.json", "--circuits-batch-size=0")
-
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert not (pytester.path / "out.json").exists()
-
-
 def test_a_result_file_that_cannot_be_written_is_told_and_red(
     pytester: pytest.Pytester, write_spec: Callable[..., Path]
 ) -> None:
@@ -527,3 +518,231 @@ def test_a_config_that_does_not_fit_its_weights_is_refused_without_a_traceback(
     assert re.search(text, result.stdout.str())
     assert "Traceback" not in result.stdout.str()
     assert "site-packages" not in result.stdout.str()
+
+
+AFTER_THE_BODY = """
+import pytest
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    yield
+    assert pyfuncitem.originalname != "behaviour", "planted"
+    return True
+"""
+AFTER_THE_TEARDOWN = """
+import pytest
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    yield
+    assert item.originalname != "heads", "planted"
+"""
+TWICE = """
+import pytest
+@pytest.fixture(autouse=True, params=["one", "two"])
+def twice(request):
+    yield
+    assert (request.node.originalname, request.param) != ("heads", "two"), "planted"
+"""
+SKIPPED_LATER = """
+import pytest
+@pytest.fixture(autouse=True)
+def left(request):
+    yield
+    if request.node.originalname == "heads":
+        pytest.skip("planted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("conftest", "check"),
+    [(AFTER_THE_BODY, "behaviour"), (AFTER_THE_TEARDOWN, "heads"), (TWICE, "heads"), (SKIPPED_LATER, "heads")],
+)
+def test_a_baseline_is_not_written_when_one_of_its_items_did_not_end_well(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], conftest: str, check: str
+) -> None:
+    write_spec()
+    pytester.makeconftest(conftest)
+    result = pytester.runpytest("--circuits-update=new")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert f"specs/verbs: no baseline was written: {check} did not finish in this run" in result.stdout.str()
+    assert not (pytester.path / "specs/__circuits__").exists()
+
+
+def test_a_baseline_of_items_that_run_twice_is_written_once(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(TWICE.replace("assert", "#"))
+    result = pytester.runpytest("--circuits-update=new")
+
+    result.assert_outcomes(passed=6)
+    assert result.stdout.str().count("specs/verbs: baseline written") == 1
+
+
+def test_a_baseline_is_not_written_when_the_run_is_stopped(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        TWICE.replace("assert", "#")
+        + "def pytest_runtest_logfinish(nodeid):\n    if 'heads' in nodeid:\n        pytest.exit('planted', 1)\n"
+    )
+    result = pytester.runpytest("--circuits-update=new")
+
+    assert "specs/verbs: no baseline was written: heads did not finish in this run" in result.stdout.str()
+    assert not (pytester.path / "specs/__circuits__").exists()
+
+
+def test_a_baseline_that_the_file_system_refuses_is_told_and_red(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    (write_spec().parent / "__circuits__").write_text("a file where the folder belongs")
+    result = pytester.runpytest("--circuits-update=new")
+
+    result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "could not be written" in result.stdout.str()
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize("mark", ["skip", "xfail"])
+def test_an_orphan_that_is_marked_is_missed(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], mark: str
+) -> None:
+    store = write_spec().parent / "__circuits__"
+    store.mkdir()
+    (store / "gone.json").write_text("{}")
+    pytester.makeconftest(
+        "import pytest\n"
+        "def pytest_collection_modifyitems(items):\n"
+        f"    for item in items:\n        item.name == 'orphan' and item.add_marker(pytest.mark.{mark})\n"
+    )
+    result = pytester.runpytest("--circuits-reference=b=builtin:tiny")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "1 circuit items were collected and told no result, so this run is not green" in result.stdout.str()
+    assert "gone.json::orphan" in result.stdout.str()
+
+
+def test_an_orphan_that_fails_is_named_once(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
+    store = write_spec().parent / "__circuits__"
+    store.mkdir()
+    (store / "gone.json").write_text("{}")
+    result = pytester.runpytest("--circuits-reference=b=builtin:tiny")
+
+    assert "1 circuit items could not be collected, or died" in result.stdout.str()
+    assert "told no result" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("phase", ["setup", "call"])
+def test_a_later_attempt_that_is_skipped_takes_the_pass_back(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], phase: str
+) -> None:
+    write_spec()
+    hook = {"setup": "pytest_runtest_setup(item)", "call": "pytest_runtest_call(item)"}[phase]
+    pytester.makeconftest(
+        "import pytest\nfrom _pytest.runner import runtestprotocol\n"
+        "def pytest_runtest_protocol(item, nextitem):\n"
+        "    for item.attempt in (1, 2):\n        runtestprotocol(item, nextitem=nextitem)\n"
+        "    return True\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        f"def {hook}:\n    if item.attempt == 2:\n        pytest.skip('planted')\n"
+    )
+    result = pytester.runpytest("-k", "behaviour", "--circuits-json=out.json", "--circuits-reference=b=builtin:tiny")
+
+    result.assert_outcomes(passed=1, skipped=1, deselected=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "1 circuit items were collected and told no result" in result.stdout.str()
+    assert (result_of(pytester)["complete"], result_of(pytester)["records"]) == (False, [])
+
+
+def test_a_sealed_baseline_commands_neither_the_terminal_nor_a_build_server(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    from pytest_circuits.baselines.encoding import decode, encode
+
+    write_spec()
+    pytester.runpytest("--circuits-update=new").assert_outcomes(passed=3)
+    stored = pytester.path / "specs/__circuits__/verbs.json"
+    baseline = decode(stored.read_text())
+    evil = {**baseline.environment, "python": "1\n::error::\x1b[31mx ##vso[task.complete]"}
+    stored.write_text(encode(replace(baseline, environment=evil)))
+    result = pytester.runpytest()
+
+    text = result.stdout.str()
+    result.assert_outcomes(passed=3)
+    assert r"python 1\n::error::\x1b[31mx # #vso[task.complete] -> " in text
+    assert not [line for line in text.splitlines() if line.lstrip().startswith("::") or "##vso[" in line]
+    assert "\x1b[31mx" not in text
+
+
+def test_a_spec_commands_neither_the_terminal_nor_a_build_server(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    from click.testing import CliRunner
+
+    from pytest_circuits.cli import main
+
+    path = write_spec()
+    path.write_text(path.read_text() + '"##vso[task.setvariable variable=x]y": 1\n')
+    told = pytester.runpytest("--continue-on-collection-errors").stdout.str()
+    linted = CliRunner().invoke(main, ["lint", str(path)]).stdout
+
+    for text in (told, linted):
+        assert "# #vso[task.setvariable variable=x]y" in text
+        assert "##vso[" not in text
+
+
+def test_the_reproduced_command_does_not_name_a_checkpoint_whose_path_holds_this_one_s_name(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_spec()
+    shutil.copytree(builtin_directory("tiny-rewired"), pytester.path / "mine")
+    shutil.copytree(builtin_directory("tiny"), pytester.path / "mine-too")
+    monkeypatch.chdir(pytester.path / "mine")
+    options = ["--circuits-checkpoint=.", "--circuits-checkpoint=good=../mine-too"]
+    result = pytester.runpytest("../specs", "-k", "heads", "--circuits-reference=r=builtin:tiny", *options)
+
+    (line,) = [line for line in result.outlines if line.startswith("reproduce: ")]
+    assert line.startswith('reproduce: pytest "../specs/verbs.circuit.yaml::heads[mine]" --circuits-checkpoint . ')
+
+
+def test_the_reproduced_command_works_from_the_folder_where_pytest_was_called(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_spec().parent)
+    options = ["--circuits-checkpoint=builtin:tiny-rewired", "--circuits-reference=b=builtin:tiny"]
+    result = pytester.runpytest("-k", "heads", *options)
+
+    (line,) = [line for line in result.outlines if line.startswith("reproduce: ")]
+    assert line.startswith('reproduce: pytest "verbs.circuit.yaml::heads[tiny-rewired]" ')
+    again = pytester.runpytest(*shlex.split(line.removeprefix("reproduce: pytest ")))
+    again.assert_outcomes(failed=1)
+
+
+def test_the_result_file_keeps_a_fingerprint_though_a_later_item_failed(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    pytester.makeconftest(
+        "import pytest\n@pytest.fixture(autouse=True)\n"
+        "def fragile(request):\n    assert request.node.originalname != 'heads', 'planted'\n"
+    )
+    pytester.runpytest("--circuits-json=out.json", "--circuits-reference=b=builtin:tiny")
+
+    assert len(result_of(pytester)["checkpoints"]["tiny"]["fingerprint"]) == 64
+
+
+def test_defaults_of_two_specs_that_share_a_name_are_told_by_every_item_under_xdist(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    write_spec()
+    path = write_spec("other")
+    path.write_text(path.read_text().replace("builtin:tiny", "elsewhere/tiny"))
+    command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider"]
+    ran = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 1
+    assert "6 errors" in ran.stdout
+    assert ran.stdout.count("two checkpoints share one name") >= 6
+    assert "INTERNALERROR" not in ran.stdout + ran.stderr

@@ -12,10 +12,11 @@ import pytest
 import pytest_circuits
 
 ROOT = Path(pytest_circuits.__file__).parent
-GROUND = {"errors", "records"}
+GROUND = {"plain", "errors", "records"}
 MEASURING = {"checkpoints", "engine", "roles", "builtin"}
 MAY_IMPORT = {
-    "errors": set(),
+    "plain": set(),
+    "errors": {"plain"},
     "records": {"errors"},
     "spec": GROUND,
     "prompts": GROUND | {"spec"},

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_circuits.errors import SpecError
 from pytest_circuits.report import plain
 
 HOSTILE = st.text(st.one_of(st.sampled_from(":# \t\n\r\x1b[]vso\x85\u2028\u202e"), st.characters()), max_size=60)
@@ -100,5 +101,14 @@ def test_the_limit_counts_what_is_shown() -> None:
     assert plain("\x1b" * 100) == (r"\x1b" * 50)[:197] + "..."
 
 
-def test_a_sentence_may_be_longer() -> None:
-    assert plain("a" * 300, limit=1000) == "a" * 300
+@pytest.mark.parametrize("limit", [1000, None])
+def test_a_sentence_may_be_longer(limit: int | None) -> None:
+    assert plain("a" * 300, limit=limit) == "a" * 300
+
+
+def test_an_error_commands_nothing_and_keeps_its_lines() -> None:
+    error = SpecError("x.yaml:1:1: ##vso[task.setvariable variable=x]y: unknown\n  ::error::\x1b[31m" + "a" * 300)
+
+    assert str(error) == (
+        "x.yaml:1:1: # #vso[task.setvariable variable=x]y: unknown\n  : :error::\\x1b[31m" + "a" * 300
+    )

@@ -10,7 +10,7 @@ import re
 COMMAND = re.compile(r"(?:(?<=\s)|^):{2,}|##(?=\w*\[)")
 
 
-def plain(text: str, *, limit: int = 200) -> str:
+def plain(text: str, *, limit: int | None = 200) -> str:
     """Return one line of at most `limit` characters that commands neither a terminal nor a build server.
 
     What `repr` would escape is escaped (control characters, ANSI codes, line ends, invisible and right-to-left
@@ -19,4 +19,4 @@ def plain(text: str, *, limit: int = 200) -> str:
     """
     escaped = "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
     broken = COMMAND.sub(lambda found: " ".join(found[0]), escaped)
-    return broken if len(broken) <= limit else broken[: limit - 3] + "..."
+    return broken if limit is None or len(broken) <= limit else broken[: limit - 3] + "..."
