@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..gate.limits import PER_TEMPLATE
+from ..gate.limits import per_template
 from ..gate.statements import AtMost, ShareAtLeast
 from .case import Case, Claim
 
@@ -33,14 +33,14 @@ def _accuracy(case: Case) -> Claim:
 
 
 def _losses(case: Case) -> Iterator[Claim]:
-    """Yield the claim on the loss: pooled, then within each template at 3 times the limit."""
+    """Yield the claim on the loss: pooled, then within each template at a wider limit."""
     pooled = case.claim("loss", "D0", "loss_at_most", called="B")
     if case.reference is None:
         yield case.without_reference(pooled)
         return
     yield loss(case, pooled, case.observed, case.reference)
     for template in case.templates:
-        within = replace(pooled, name="template", template=template, limit=PER_TEMPLATE * pooled.limit)
+        within = replace(pooled, name="template", template=template, limit=per_template(pooled.limit))
         yield loss(case, within, case.observed.within(template), case.reference.within(template))
 
 
@@ -49,9 +49,9 @@ def loss(case: Case, claim: Claim, observed: Effects, reference: Effects) -> Cla
 
     D0 is the reference's mean(c - x), of the same prompts. Where it is not positive there is nothing to lose.
     """
-    unit = reference.task.value
-    if unit <= 0:
+    unit = reference.task
+    if unit.value <= 0:
         where = "" if observed.template is None else f" in template {observed.template!r}"
-        return claim.unjudged(f"B{where}: the reference does not do the task, its clean - corrupt is {unit:.3g}")
-    now, before = observed.task * (1 / unit), reference.task * (1 / unit)
+        return claim.unjudged(f"B{where}: the reference does not do the task, its clean - corrupt is {unit.value:.3g}")
+    now, before = observed.task.over(unit), reference.task.over(unit)
     return case.drift(claim, now, before, AtMost((before - now).estimate, claim.limit))

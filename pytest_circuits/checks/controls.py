@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import MeasurementError
 from ..gate.estimates import Estimate
-from ..gate.statements import ShareAtLeast, at_least
+from ..gate.statements import ROUNDING, ShareAtLeast, at_least
 from ..records import Result, Verdict
 from .case import Case, Claim
 
 if TYPE_CHECKING:
     from ..gate.controls import RandomCircuits
+    from ..gate.estimates import Statistic
     from . import Comparison
 
 FEWEST = 20
@@ -29,7 +30,7 @@ def judge(comparison: Comparison) -> Result:
     if case.task_lost is not None:
         return case.result(case.settle([claim.unjudged(case.task_lost)]))
     random = _measured(comparison)
-    beaten, warning = _beaten(case.observed.faithfulness.value, random), says_nothing(random)
+    beaten, warning = _beaten(case.observed.faithfulness, random), says_nothing(random)
     if warning is None:
         return case.result(case.settle([_judged(case, claim, random, beaten)]))
     passed = claim.unjudged(warning, Verdict.PASS)
@@ -64,8 +65,10 @@ def _measured(comparison: Comparison) -> RandomCircuits:
     return random
 
 
-def _beaten(faithfulness: float, random: RandomCircuits) -> int:
-    return sum(abs(faithfulness - 1) < abs(value - 1) for value in random.faithfulness)
+def _beaten(faithfulness: Statistic, random: RandomCircuits) -> int:
+    """Return how many random circuits are further from 1 than the circuit, by more than the instrument's noise."""
+    nearest = abs(faithfulness.value - 1) + max(ROUNDING, faithfulness.noise)
+    return sum(nearest < abs(value - 1) for value in random.faithfulness)
 
 
 def _judged(case: Case, claim: Claim, random: RandomCircuits, beaten: int) -> Claim:

@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..gate.limits import PER_TEMPLATE, model_heads, scaled, weaker_at_most
+from ..gate.estimates import Estimate
+from ..gate.limits import model_heads, per_template, scaled, weaker_at_most
 from ..gate.statements import AtMost, Within
 from ..records import HeadEffect, Result
 from .case import Case, Claim
@@ -49,34 +50,41 @@ def _claims(case: Case) -> Iterator[Claim]:
 
 
 def _share(case: Case, claim: Claim, observed: Effects, reference: Effects) -> Claim:
-    """Return the claim that a head's share has not changed: pooled, or within a template at 3 times the limit."""
+    """Return the claim that a head's share has not changed: pooled, or within a template at a wider limit."""
     head, lost = str(claim.component), case.task_lost_in(observed.template)
     if lost is not None:
         return claim.unjudged(f"{head} share: {lost}")
     now, before = observed.share(head), reference.share(head)
-    widened = 1.0 if observed.template is None else PER_TEMPLATE
-    claim = replace(claim, limit=scaled(claim.limit, before.value) * widened)
+    limit = claim.limit if observed.template is None else per_template(claim.limit)
+    claim = replace(claim, limit=scaled(limit, before.value))
     return case.drift(claim, now, before, Within((now - before).estimate, claim.limit))
 
 
 def _strength(case: Case, head: str, reference: Effects) -> Claim:
-    """Return the claim that a head's effect, in the reference's unit, has not become weaker, towards zero."""
-    unit = reference.total.value
+    """Return the claim that a head's effect, in the reference's unit, has not become weaker, towards zero.
+
+    At zero an effect can fall no further: what it does beyond, the other way round, is told by its share. So an effect
+    that is within the limit cannot fall by more, and the sign that noise gave it does not matter.
+    """
+    unit = reference.total
     claim = Claim(
         "strength", "U0", weaker_at_most(case.comparison.file.spec), case.line("weaker_at_most"), component=head
     )
-    if unit == 0.0:
+    if unit.value == 0.0:
         return claim.unjudged(f"{head} strength: the reference's clean - floor is 0, so there is no unit")
-    now, before = case.observed.removed(head) * (1 / unit), reference.removed(head) * (1 / unit)
+    now, before = case.observed.removed(head).over(unit), reference.removed(head).over(unit)
     claim = replace(claim, limit=scaled(claim.limit, before.value))
-    weakening = (before - now) * _sign(before.value)
-    return case.drift(claim, now, before, AtMost(weakening.estimate, claim.limit))
+    weakening = ((before - now) * _sign(before.value)).estimate
+    if abs(before.value) <= claim.limit:
+        weakening = Estimate(min(weakening.value, abs(before.value)))
+    return case.drift(claim, now, before, AtMost(weakening, claim.limit))
 
 
 def _keep(case: Case, head: str, reference: Effects) -> Claim:
     """Return the claim that a named head keeps a part of its reference share, so that a small head can fail too.
 
-    sign(S_ref) (S - keep S_ref) > 0, told as the part S / S_ref with S_ref for a unit.
+    sign(S_ref) (S - keep S_ref) > 0, told as the part S / S_ref with S_ref for a unit. A share that has not changed at
+    all is kept whole, however uncertain it is.
     """
     claim = case.claim("keep", "fraction", "keep_at_least", called="kept part of its share", component=head)
     if case.task_lost is not None:
@@ -84,7 +92,8 @@ def _keep(case: Case, head: str, reference: Effects) -> Claim:
     now, before = case.observed.share(head), reference.share(head)
     if before.value == 0.0:
         return claim.unjudged(f"{head} keep: its share in the reference is 0, and nothing of it can be kept")
-    return case.at_least(claim, (now - before * claim.limit) * (1 / before.value) + claim.limit)
+    kept, drift = (now - before * claim.limit) * (1 / before.value) + claim.limit, (now - before).estimate
+    return case.at_least(claim, before.over(before) if drift.value == drift.se == 0 else kept)
 
 
 def _sign(value: float) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..gate.limits import loss_at_most
+from ..gate.limits import accuracy_at_least, loss_at_most
+from ..gate.statements import ShareAtLeast
+from ..plain import plain
 from ..records import SEVERITY, Record, Verdict, worst
 from .behaviour import loss
-from .case import Claim, decimals, interval_of, plain
+from .case import Claim, decimals, interval_of
 
 if TYPE_CHECKING:
     from ..gate.effects import Effects
@@ -72,17 +74,21 @@ def fate(claims: HeadRecords, *, another_lost: bool) -> str:
     """Return what became of a head that left its limits.
 
     Lost needs share and strength fallen, the strength by half; took over and joined need both risen, each by more than
-    a share may move: when one head goes, the shares of all others rise in what is left of the effect.
+    a share may move: when one head goes, the shares of all others rise in what is left of the effect. A head whose
+    effect was not against the task and now is has turned against it, and takes nothing over.
     """
     broken = {record.claim for record in _broken(claims)}
     share, strength = claims["share"], claims["strength"]
     if share.verdict is Verdict.NOT_EVALUATED or not broken & {"share", "keep"}:
         return "weaker" if "strength" in broken else "another part in a template"
+    limit = share.limit or 0.0
+    if (share.value or 0.0) < -limit <= (share.reference or 0.0) and (strength.value or 0.0) < -limit:
+        return "turned against the task"
     if _grown(share) < 0:
         return "lost" if _moved(strength) and _left(strength) < HALF else "smaller part"
-    if not (_moved(strength) and _grown(strength) > (share.limit or 0.0)):
+    if not (_moved(strength) and _grown(strength) > limit):
         return "larger part"
-    return "took over" if another_lost else "joined"
+    return "took over" if another_lost and (share.value or 0.0) > 0 else "joined"
 
 
 def _grown(record: Record) -> float:
@@ -192,6 +198,9 @@ def _behaviour(case: Case, reference: Effects, heads: Mapping[str, HeadRecords])
     if not claim.statement.inside(case.missed):
         words = "has fallen" if claim.statement.p <= case.alpha else "is not proven unchanged"
         return [f"behaviour {words} {accuracy}: {claim.told()}."]
+    accurate = ShareAtLeast(hits, prompts, accuracy_at_least(case.comparison.file.spec)).inside(case.missed)
+    if hits * of < before * prompts and not accurate:
+        return [f"accuracy has fallen {accuracy}, although the mean effect is kept: {claim.told()}."]
     fates = set(_fates(heads).values())
     how = "by other heads" if fates & {"took over", "joined"} else "without it" if "lost" in fates else ""
     return [f"behaviour is unchanged {accuracy}{f': the task is still solved, {how}' if how else ''}."]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import MeasurementError
 from ..gate.estimates import Estimate
-from ..gate.limits import PER_TEMPLATE
+from ..gate.limits import per_template
 from ..gate.statements import ROUNDING, AtMost, at_least
 from ..records import Result, Verdict
 from .case import Case, Claim
@@ -76,7 +76,7 @@ def _both(case: Case, head: str) -> str:
 
 
 def _successor(case: Case, head: Head) -> Iterator[Claim]:
-    """Yield the claims on the pooled score, and on each task at 3 times the limit. Nothing is estimated here."""
+    """Yield the claims on the pooled score, and on each task at a wider limit. Nothing is estimated here."""
     name, reference = str(head), case.comparison.reference
     tasks = _tasks(case.comparison.observed.successor, name)
     drift = case.claim("drift", "tokens", "drift_at_most", called="successor", component=name)
@@ -91,7 +91,7 @@ def _successor(case: Case, head: Head) -> Iterator[Claim]:
     before = _tasks(reference.successor, name)
     yield _steps(drift, (hits, tokens), _pooled(before))
     for task, counts in tasks.items():
-        each = replace(drift, name="task", called=f"successor of {task!r}", limit=PER_TEMPLATE * drift.limit)
+        each = replace(drift, name="task", called=f"successor of {task!r}", limit=per_template(drift.limit))
         yield _steps(each, counts, before.get(task, (0, 0)))
 
 

@@ -154,33 +154,36 @@ def _of(parts: Mapping[str, PerPrompt], head: str, what: str) -> PerPrompt:
     return parts[head]
 
 
-def task_lost(observed: Effects, reference: Effects | None, *, rate: float) -> str | None:
+def task_lost(
+    observed: Effects, reference: Effects | None, *, rate: float, errors: float = LEAST_STANDARD_ERRORS
+) -> str | None:
     """Return why the ratios of `observed` mean nothing, or None where they may be evaluated.
 
-    Their denominator mean(c - f) must be positive, be at least 10 of its standard errors, and be proven above 0.25 of
-    the reference's at `rate`. The reference's own must hold as well: a task that it does the wrong way round is none.
+    Their denominator mean(c - f) must be positive, be at least `errors` of its standard errors, and be proven above
+    0.25 of the reference's at `rate`. The reference's own must hold as well: a task that it does the wrong way round is
+    none.
     """
     where = "" if observed.template is None else f" in template {observed.template!r}"
-    if reference is None:
-        solid = _is_solid(observed) and observed.total.value > 0
-        return None if solid else f"no ratio{where}: clean - floor is {_in_errors(observed)}"
-    if not _is_solid(reference) or reference.total.value <= 0:
-        return f"no ratio{where}: the reference's own clean - floor is {_in_errors(reference)}"
-    kept = (observed.total * (1 / reference.total.value)).estimate
-    low, high = kept.interval(rate)
-    if low <= LEAST_OF_REFERENCE:
-        return (
-            f"task lost{where}: clean - floor is {kept.value:.2f} [{low:.2f}, {high:.2f}] of the reference's,"
-            f" not proven above {LEAST_OF_REFERENCE}"
-        )
-    return None if _is_solid(observed) else f"task lost{where}: clean - floor is {_in_errors(observed)}"
+    if reference is not None:
+        if not _is_solid(reference, errors):
+            return f"no ratio{where}: the reference's own clean - floor is {_in_errors(reference, errors)}"
+        kept = observed.total.over(reference.total).estimate
+        low, high = kept.interval(rate)
+        if low <= LEAST_OF_REFERENCE:
+            return (
+                f"task lost{where}: clean - floor is {kept.value:.2f} [{low:.2f}, {high:.2f}] of the reference's,"
+                f" not proven above {LEAST_OF_REFERENCE}"
+            )
+    if not _is_solid(observed, errors):
+        return f"no ratio{where}: clean - floor is {_in_errors(observed, errors)}"
+    return None
 
 
-def _is_solid(effects: Effects) -> bool:
+def _is_solid(effects: Effects, errors: float) -> bool:
     total = effects.total.estimate
-    return total.value != 0 and abs(total.value) >= LEAST_STANDARD_ERRORS * total.se
+    return total.value > 0 and total.value >= errors * total.se
 
 
-def _in_errors(effects: Effects) -> str:
+def _in_errors(effects: Effects, errors: float) -> str:
     total = effects.total.estimate
-    return f"{total.value:.3g} with standard error {total.se:.2g}; a ratio needs at least 10 times that"
+    return f"{total.value:.3g} with standard error {total.se:.2g}; a ratio needs at least {errors:g} times that"

@@ -125,6 +125,23 @@ class Statistic:
     def __neg__(self) -> Statistic:
         return self * -1.0
 
+    def over(self, unit: Statistic) -> Statistic:
+        """Return the ratio R = self / unit, linearised: prompt i moves it by (num_i - R den_i) / mean(den).
+
+        Raises:
+            MeasurementError: the unit is 0.
+        """
+        if unit.value == 0.0:
+            raise MeasurementError(
+                "a ratio's denominator is 0: the floor changes nothing on the average.\n"
+                "  A share of nothing means nothing. Look at the checkpoint and at the prompts."
+            )
+        value = self.value / unit.value
+        influence = self.influence - value * unit.influence
+        influence[np.abs(influence) <= DUST * np.abs(self.influence).max()] = 0.0
+        noise = max(self.noise, abs(value) * unit.noise) / abs(unit.value)
+        return Statistic(value, influence / unit.value, self.strata, noise)
+
     @cached_property
     def estimate(self) -> Estimate:
         """The value with its stratified standard error and Satterthwaite's degrees of freedom.
@@ -155,7 +172,7 @@ def mean(values: PerPrompt, strata: Strata, *, noise: float = 0.0) -> Statistic:
 
 
 def ratio(numerator: PerPrompt, denominator: PerPrompt, strata: Strata, *, noise: float = 0.0) -> Statistic:
-    """Return mean(numerator) / mean(denominator), linearised: prompt i moves it by (num_i - R den_i) / mean(den).
+    """Return mean(numerator) / mean(denominator), linearised.
 
     Never the mean of ratios: one prompt whose denominator is near 0 would decide it alone. `noise` is that of one
     value, in the unit of both arrays.
@@ -163,17 +180,9 @@ def ratio(numerator: PerPrompt, denominator: PerPrompt, strata: Strata, *, noise
     Raises:
         MeasurementError: the denominator's mean is 0.
     """
-    value, unit = ratio_of_means(numerator, denominator, strata), strata.mean(denominator)
-    influence = (numerator - value * denominator) / unit
-    return Statistic(value, influence, strata, noise * max(1.0, abs(value)) / abs(unit))
+    return mean(numerator, strata, noise=noise).over(mean(denominator, strata, noise=noise))
 
 
 def ratio_of_means(numerator: PerPrompt, denominator: PerPrompt, strata: Strata) -> float:
     """Return mean(numerator) / mean(denominator), templates weighing equally; MeasurementError where that is 0."""
-    unit = strata.mean(denominator)
-    if unit == 0.0:
-        raise MeasurementError(
-            "a ratio's denominator is 0: the floor changes nothing on the average.\n"
-            "  A share of nothing means nothing. Look at the checkpoint and at the prompts."
-        )
-    return strata.mean(numerator) / unit
+    return ratio(numerator, denominator, strata).value

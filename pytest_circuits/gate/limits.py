@@ -12,11 +12,23 @@ if TYPE_CHECKING:
 
 PER_TEMPLATE = 3.0
 """Within one template a claim is judged at so many times its limit: one broken template cannot hide in the mean."""
+MOST_PER_TEMPLATE = 0.9
+"""But at no more than this, unless its own limit is wider: a template that is wholly lost does not pass for that."""
 
 
 def scaled(limit: float, reference: float) -> float:
     """Return a limit for a value of the reference's size: a head that carries more than all may move by more."""
     return limit * max(1.0, abs(reference))
+
+
+def per_template(limit: float) -> float:
+    """Return the limit within one template for a claim whose limit on the whole is given."""
+    return max(limit, min(PER_TEMPLATE * limit, MOST_PER_TEMPLATE))
+
+
+def accuracy_at_least(spec: Spec) -> float:
+    """Return which share of the prompts must be answered right; the default where the spec does not claim it."""
+    return (spec.claims.behaviour or Behaviour()).accuracy_at_least
 
 
 def loss_at_most(spec: Spec) -> float:

@@ -1,9 +1,9 @@
 """Whether a reading can be a reference: it must be able to decide, and to see the loss of what the spec names.
 
 A checkpoint that keeps everything has drift 0, and what then decides is the drift's standard error. It is not known
-before there is a checkpoint, so the reference's own stands in for it: that of the same linearised statistic, its
-variance within templates. A pooled claim is held to the stratified error of the pooled value, a claim within a template
-to that template's at 3 times the limit.
+before there is a checkpoint, so the reference's own stands in for it: that of the same statistic, its variance within
+templates. A pooled claim is held to the stratified error of the pooled value, a claim within a template to that
+template's at its wider limit.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..spec.components import Mlp
-from .effects import LEAST_OF_REFERENCE, Effects, task_lost
-from .limits import PER_TEMPLATE, model_heads, scaled, weaker_at_most
+from .effects import LEAST_OF_REFERENCE, LEAST_STANDARD_ERRORS, Effects, task_lost
+from .limits import model_heads, per_template, scaled, weaker_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,6 +31,8 @@ PART_OF_LIMIT = 0.17
 The paired drift of a checkpoint that kept its circuit has 0.2 to 0.25 of that error (median), 0.57 at most; and at 0.17
 of the limit a claim with no drift is all but certain to pass.
 """
+SPARE = 1.2
+"""A reference's effect is so many times as solid as a ratio asks, so that a benign checkpoint's is solid enough too."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,26 @@ def refusals(file: SpecFile, reading: Reading) -> tuple[str, ...]:
         MeasurementError: a part of the reading is undefined.
     """
     effects, rate = Effects(reading), file.spec.rates.missed_drift
-    if file.spec.claims.behaviour and effects.task.value <= 0:
-        return (f"the reference does not do the task: its clean - corrupt is {effects.task.value:.3g}.",)
-    lost = task_lost(effects, None, rate=rate) if set(file.spec.declared) - {"behaviour"} else None
-    return (lost,) if lost else (*_undecidable(file.spec, effects), *_unseen(file.spec, effects, rate))
+    without_effect = tuple(_without_effect(file.spec, effects, rate))
+    return without_effect or (*_undecidable(file.spec, effects), *_unseen(file.spec, effects, rate))
+
+
+def _within(effects: Effects) -> list[Effects]:
+    """Return the effects in each template in which claims are judged again."""
+    names = effects.strata.names
+    return [effects.within(name) for name in names] if len(names) > 1 else []
+
+
+def _without_effect(spec: Spec, effects: Effects, rate: float) -> Iterator[str]:
+    """Yield a sentence for the suite, or each template, in which there is nothing to lose or to have a share of."""
+    for view in (effects, *_within(effects)):
+        where = "" if view.template is None else f" in template {view.template!r}"
+        if spec.claims.behaviour and view.task.value <= 0:
+            yield f"the reference does not do the task{where}: its clean - corrupt is {view.task.value:.3g}."
+        elif spec.claims.heads or (view is effects and set(spec.declared) - {"behaviour"}):
+            lost = task_lost(view, None, rate=rate, errors=SPARE * LEAST_STANDARD_ERRORS)
+            if lost:
+                yield lost
 
 
 def _undecidable(spec: Spec, effects: Effects) -> Iterator[str]:
@@ -78,10 +96,10 @@ def _undecidable(spec: Spec, effects: Effects) -> Iterator[str]:
 
 def _noisiness(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
     claims = spec.claims
-    views = [effects.within(name) for name in effects.strata.names] if len(effects.strata.names) > 1 else []
+    views = _within(effects)
     if claims.behaviour:
         for view in (effects, *views):
-            limit = claims.behaviour.loss_at_most * _widened(view)
+            limit = _limit(claims.behaviour.loss_at_most, view)
             yield _noisy("behaviour: loss", "B", view, view.task * (1 / view.task.value), limit)
     if claims.faithfulness:
         yield _noisy("faithfulness: drift", "F", effects, effects.faithfulness, claims.faithfulness.drift_at_most)
@@ -101,10 +119,13 @@ def _noisy_heads(spec: Spec, effects: Effects, views: list[Effects], limit: floa
         name = str(head)
         for view in (effects, *(views if head in named else [])):
             share = view.share(name)
-            yield _noisy("heads: share", f"{name} share", view, share, scaled(limit, share.value) * _widened(view))
-        strength = effects.removed(name) * (1 / effects.total.value)
-        weaker = scaled(weaker_at_most(spec), strength.value)
-        yield _noisy("heads: strength", f"{name} strength", effects, strength, weaker)
+            yield _noisy("heads: share", f"{name} share", view, share, scaled(_limit(limit, view), share.value))
+        share = effects.share(name)  # of the reference, strength and share are the same
+        weaker = scaled(weaker_at_most(spec), share.value)
+        yield _noisy("heads: strength", f"{name} strength", effects, share, weaker)
+        if head in named and share.value:
+            part = share * (1 / share.value)
+            yield _noisy("heads: keep", f"{name} kept part of its share", effects, part, 1.0)
 
 
 def _noisy(claim: str, of: str, view: Effects, statistic: Statistic, limit: float) -> Noisiness:
@@ -112,14 +133,14 @@ def _noisy(claim: str, of: str, view: Effects, statistic: Statistic, limit: floa
     return Noisiness(claim, of + where, statistic.estimate.se, limit)
 
 
-def _widened(view: Effects) -> float:
-    return 1.0 if view.template is None else PER_TEMPLATE
+def _limit(limit: float, view: Effects) -> float:
+    return limit if view.template is None else per_template(limit)
 
 
 def _unseen(spec: Spec, effects: Effects, rate: float) -> Iterator[str]:
     """Yield a sentence for each named head whose effect is not proven different from zero."""
     for head in map(str, spec.member_heads if spec.claims.heads else ()):
-        strength = (effects.removed(head) * (1 / effects.total.value)).estimate
+        strength = effects.share(head).estimate
         low, high = strength.interval(rate)
         if low <= 0 <= high:
             yield (

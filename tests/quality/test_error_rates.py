@@ -7,6 +7,8 @@ against the exact binomial of the declared rate: by chance a test fails with pro
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -112,6 +114,26 @@ def test_false_alarms_of_a_whole_spec_stay_at_its_rate_with_its_claims_at_their_
         alarms += Verdict.DRIFT in verdicts
 
     assert alarms <= most(rate, runs)
+
+
+@pytest.mark.parametrize("check", ["behaviour", "heads"])
+def test_a_loss_of_the_same_amount_on_every_prompt_errs_no_more_than_declared(check):
+    """Reference and checkpoint differ by a constant, so the unit alone is uncertain: that counts as well."""
+    runs, rate, spread = 300, 0.01, 0.5
+    claims = {"behaviour": {"behaviour": {"loss_at_most": 0.2}}, "heads": {"heads": {"weaker_at_most": 0.2}}}[check]
+    file, name = spec_file(claims), {"behaviour": "loss", "heads": "strength"}[check]
+    errors = {0.19: 0, 0.21: 0}
+    for seed in range(runs):
+        before = reading(seed=seed, spread=spread, shares={"L1H2": 1.0})
+        for loss in errors:
+            less = {"corrupt": before.corrupt + 11 * loss, "clean": before.clean}
+            h = before.heads["L1H2"] + 10 * loss
+            after = replace(before, **less, heads={**before.heads, "L1H2": h})
+            records = judge(check, compared(after, before, file=file)).records
+            (verdict,) = {r.verdict for r in records if r.claim == name and r.component in (None, "L1H2")}
+            errors[loss] += verdict is (Verdict.DRIFT if loss < 0.2 else Verdict.PASS)
+
+    assert max(errors.values()) <= most(rate, runs)
 
 
 @pytest.mark.parametrize("kind", [AtMost, Within])

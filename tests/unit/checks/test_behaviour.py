@@ -29,7 +29,23 @@ def only(result, claim):
     [(1.0, Verdict.PASS), (0.85, Verdict.PASS), (0.8, Verdict.INCONCLUSIVE), (0.7, Verdict.DRIFT), (1.6, Verdict.PASS)],
 )
 def test_a_loss_is_judged_against_its_limit_and_gains_are_fine(effect, verdict):
-    assert only(judged(reading(effect=effect)), "loss").verdict is verdict
+    assert only(judged(reading(seed=1, effect=effect)), "loss").verdict is verdict
+
+
+def test_a_template_that_is_lost_does_not_pass_for_a_wide_limit():
+    here = np.array(REFERENCE.templates) == "t3"
+    observed = replace(REFERENCE, corrupt=np.where(here, REFERENCE.clean, REFERENCE.corrupt))
+    result = judged(observed, file=spec_file({"behaviour": {"loss_at_most": 0.4}}))
+
+    assert [record.template for record in result.records if record.verdict is Verdict.DRIFT] == ["t3"]
+
+
+def test_the_loss_is_a_ratio_whose_unit_is_uncertain_too():
+    """Prompts that all lose the same part leave no doubt about it, however much they differ."""
+    effect = REFERENCE.clean - REFERENCE.corrupt
+    record = only(judged(replace(REFERENCE, corrupt=REFERENCE.clean - 0.85 * effect)), "loss")
+
+    assert record.interval == pytest.approx((-0.15, -0.15))
 
 
 def test_the_loss_is_told_in_the_references_unit():

@@ -74,6 +74,15 @@ def test_ties_lose():
     assert result.records[0].value == 30 / 40
 
 
+@pytest.mark.parametrize(("noise", "beaten"), [(0.0, 20), (0.01, 10)])
+def test_what_is_further_from_one_by_rounding_or_noise_is_not_beaten(noise, beaten):
+    """EXACT has F = 0.7: ten circuits equal it up to rounding, ten up to the noise of 0.01 of 10 logits."""
+    near = [0.7 - 1e-11] * 10 + [0.6995] * 10 + [0.1] * 10
+    result = judged(*near, possible=30, exhaustive=True, observed=replace(EXACT, noise=noise))
+
+    assert result.records[0].value == beaten / 30
+
+
 def test_fewer_than_twenty_possible_circuits_say_nothing():
     result = judged(*[0.75] * 19, possible=19, exhaustive=True)
 

@@ -72,7 +72,14 @@ def test_a_move_is_told_as_a_move():
         pytest.param({"shares": {"L1H2": 0.5}, "effect": 1.6}, {"L1H2": "smaller part"}, id="share alone fallen"),
         pytest.param({"shares": {"L1H2": 1.0}, "effect": 0.8}, {"L1H2": "larger part"}, id="share alone risen"),
         pytest.param({"shares": {"L0H1": 0.06}}, {"L0H1": "lost"}, id="a small head fails by what it keeps"),
-        pytest.param({"shares": {"L0H0": -0.3}}, {"L0H0": "joined"}, id="a head begins to work against the task"),
+        pytest.param({"shares": {"L0H0": -0.3}}, {"L0H0": "turned against the task"}, id="a head turns"),
+        pytest.param({"shares": {"L0H1": -0.16}}, {"L0H1": "turned against the task"}, id="a named head turns"),
+        pytest.param(
+            {"shares": {"L1H2": 0.3, "L0H0": -0.4}},
+            {"L1H2": "lost", "L0H0": "turned against the task"},
+            id="what turns against the task takes nothing over",
+        ),
+        pytest.param({"shares": {"L1H2": 0.0, "L0H0": 0.06}}, {"L1H2": "lost"}, id="a little is not taking over"),
         pytest.param(
             {"shares": {"L1H2": 0.4, "L0H1": 0.4}}, {"L1H2": "lost", "L0H1": "took over"}, id="to another named head"
         ),
@@ -88,6 +95,59 @@ def test_a_negative_head_that_goes_idle_is_lost():
     result = judged(reading(seed=1), reading(shares={"L0H0": -0.5}))
 
     assert words(result) == {"L0H0": "lost"}
+
+
+def test_a_negative_head_that_grows_has_not_turned():
+    result = judged(reading(seed=1, shares={"L0H0": -0.8}), reading(shares={"L0H0": -0.5}))
+
+    assert words(result) == {"L0H0": "joined"}
+
+
+@pytest.mark.parametrize("before", [0.001, -0.001, 0.15, -0.15])
+def test_an_effect_within_the_limit_cannot_fall_by_more_whatever_its_sign(before):
+    """Towards zero: beyond it a head works the other way, which its share tells."""
+    now = reading(seed=1, effect=4.0, shares={"L0H0": 0.06})
+    result = judged(now, reading(shares={"L0H0": before}), file=spec_file({"heads": {"share_drift_at_most": 0.5}}))
+
+    assert verdicts(result, "L0H0", "strength") == {Verdict.PASS}
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, Verdict.PASS), (0.25, Verdict.DRIFT)])
+def test_a_negative_head_becomes_weaker_towards_zero(share, verdict):
+    now, before = reading(seed=1, shares={"L0H0": -share}), reading(shares={"L0H0": -0.6})
+
+    assert verdicts(judged(now, before), "L0H0", "strength") == {verdict}
+
+
+def test_a_head_that_does_more_than_all_may_become_weaker_by_more():
+    before, now = (reading(seed=seed, shares={"L1H2": share}) for seed, share in ((0, 2.0), (1, 1.7)))
+
+    assert verdicts(judged(now, before), "L1H2", "strength") == {Verdict.PASS}
+    negative, now = (reading(seed=seed, shares={"L1H2": share}) for seed, share in ((0, -2.0), (1, -1.7)))
+    assert verdicts(judged(now, negative), "L1H2", "strength") == {Verdict.PASS}
+
+
+def test_accuracy_that_fell_is_told_even_where_the_mean_effect_is_kept():
+    r = reading(seed=1, shares=MOVED)
+    half = np.where(np.arange(len(r.templates)) % 2, 1.0, -1.0)
+    result = judged(replace(r, clean_logit_diff=half))
+
+    assert result.details[-1].startswith(
+        "accuracy has fallen (accuracy 1.00 -> 0.50), although the mean effect is kept"
+    )
+
+
+def test_a_head_whose_share_is_as_it_was_is_kept_whole_however_uncertain_it_is():
+    uncertain = reading(spread=0.3, shares={"L0H1": 0.02})
+    result = judge("heads", compared(uncertain, uncertain, file=FILE, identical=True))
+
+    assert verdicts(result, "L0H1", "keep") == {Verdict.PASS}
+
+
+def test_a_template_cannot_be_lost_within_a_wide_limit():
+    wide = spec_file({"heads": {"share_drift_at_most": 0.4}})
+
+    assert judged(moved_in("t4", -0.15), file=wide).verdict is Verdict.DRIFT
 
 
 def test_kept_shares_and_fallen_strength_are_the_same_circuit_weaker():

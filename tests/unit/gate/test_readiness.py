@@ -21,8 +21,17 @@ def claims_refused(texts):
     return [text.partition(" is too noisy")[0] for text in texts if "is too noisy" in text]
 
 
+NARROW = {
+    "behaviour": {"loss_at_most": 0.02},
+    "faithfulness": {"drift_at_most": 0.02},
+    "necessity": {"drift_at_most": 0.02},
+    "heads": {"share_drift_at_most": 0.02, "weaker_at_most": 0.02},
+    "roles": {"drift_at_most": 0.02},
+}
+
+
 def test_a_noisy_reference_is_refused_claim_by_claim():
-    assert claims_refused(refusals(spec_file(), reading(spread=0.8))) == [
+    assert claims_refused(refusals(spec_file(NARROW), reading(spread=0.2))) == [
         "behaviour: loss",
         "faithfulness: drift",
         "necessity: drift",
@@ -34,7 +43,7 @@ def test_a_noisy_reference_is_refused_claim_by_claim():
 
 @pytest.mark.parametrize("check", ["behaviour", "faithfulness", "necessity", "heads", "roles"])
 def test_only_claims_of_the_spec_are_asked(check):
-    texts = refusals(spec_file({check: {}}), reading(spread=0.8))
+    texts = refusals(spec_file({check: NARROW[check]}), reading(spread=0.2))
 
     assert {claim.partition(":")[0] for claim in claims_refused(texts)} == {check}
 
@@ -72,8 +81,16 @@ def test_a_single_noisy_template_is_named():
 def test_a_named_head_whose_effect_is_not_seen_is_refused():
     texts = refusals(spec_file(), reading(shares={"L0H1": 0.0}))
 
-    assert len(texts) == 1
-    assert texts[0].startswith("this prompt set cannot see L0H1: its effect ")
+    assert claims_refused(texts) == ["heads: keep"]
+    assert [text[:45] for text in texts if "too noisy" not in text] == ["this prompt set cannot see L0H1: its effect -"]
+
+
+def test_a_head_that_is_barely_seen_is_refused_because_half_of_it_could_not_be_told():
+    r = reading(spread=0.1, shares={"L0H1": 0.025})
+    share = Effects(r).share("L0H1")
+    assert share.estimate.interval(0.01)[0] > 0
+
+    assert claims_refused(refusals(spec_file({"heads": {}}), r)) == ["heads: keep"]
 
 
 def test_a_head_that_is_not_named_need_not_be_seen():
@@ -81,9 +98,30 @@ def test_a_head_that_is_not_named_need_not_be_seen():
 
 
 def test_a_reference_that_does_not_do_the_task_is_refused():
-    (text,) = refusals(spec_file({"behaviour": {}}), reading(effect=-1.0))
+    whole, *templates = refusals(spec_file({"behaviour": {}}), reading(effect=-1.0))
 
-    assert text.startswith("the reference does not do the task: its clean - corrupt is -")
+    assert whole.startswith("the reference does not do the task: its clean - corrupt is -")
+    assert len(templates) == 8
+
+
+def test_a_template_in_which_the_reference_does_not_do_the_task_is_refused():
+    r = reading()
+    corrupt = np.where(np.array(r.templates) == "t5", r.clean, r.corrupt)
+    (text,) = refusals(spec_file(), replace(r, corrupt=corrupt))
+
+    assert text == "the reference does not do the task in template 't5': its clean - corrupt is 0."
+
+
+def test_a_template_whose_effect_is_not_solid_enough_for_other_checkpoints_is_refused():
+    """Ten standard errors are enough for a ratio; a benign checkpoint's may then be fewer."""
+    r = reading(spread=0.0)
+    here = np.array(r.templates) == "t5"
+    effect = r.clean - r.floor + np.where(here, 10 * 4 / 11 * np.tile([1.0, -1.0], 64) * np.sqrt(15 / 16), 0.0)
+    texts = refusals(spec_file({"heads": {"share_drift_at_most": 1.0}}), replace(r, floor=r.clean - effect))
+
+    assert len(texts) == 1
+    assert texts[0].startswith("no ratio in template 't5': clean - floor is 10 with standard error 0.91;")
+    assert texts[0].endswith(" a ratio needs at least 12 times that")
 
 
 def test_a_reference_without_effect_over_the_floor_is_refused():
