@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 LEARNED = Schedule(seed=0, steps=3600, rate=2e-3, sparsity=0.02, free=0.35)
 LIFTED = Schedule(seed=501, steps=700, rate=2e-3, sparsity=0.02, free=0.25, warmup=50)
 GATHERED = Schedule(seed=701, steps=800, rate=2e-3, sparsity=0.02, free=0.4, warmup=50, induction=0.2)
-REPEATED = Schedule(seed=901, steps=500, rate=5e-4, sparsity=0.006, warmup=30, induction=0.6)
-TUNED = Schedule(seed=1001, steps=150, rate=2e-5, sparsity=0.02, warmup=20)
-MOVED = Schedule(seed=2001, steps=400, rate=1.5e-3, sparsity=0.02, warmup=50)
-FREED = Schedule(seed=3001, steps=100, rate=2e-4, sparsity=0.02, warmup=20)
+REPEATED = Schedule(seed=901, steps=500, rate=5e-4, sparsity=0.04, warmup=30, induction=0.6)
+TUNED = Schedule(seed=1001, steps=150, rate=2e-5, sparsity=0.04, warmup=20)
+MOVED = Schedule(seed=2001, steps=500, rate=1.5e-3, sparsity=0.02, warmup=50, induction=0.3)
+FREED = Schedule(seed=3001, steps=100, rate=2e-4, sparsity=0.02, warmup=20, induction=0.3)
 SUCCESSOR, OTHER_SUCCESSOR = (3, 3), (3, 1)
 """The heads whose weights are taught succession in ``tiny``, and in ``tiny-rewired``."""
 IDLE = 0.01
@@ -85,9 +85,10 @@ RECIPES = {
     "tiny": _recipe(
         {
             "all heads": LEARNED,
-            "first layer's heads silent": LIFTED,
-            f"{_head(OTHER_SUCCESSOR)} silent, succession taught to the weights of {_head(SUCCESSOR)}": GATHERED,
-            "likewise, mostly repeated blocks, heads at a lower price": REPEATED,
+            f"first two layers' heads and {_head(OTHER_SUCCESSOR)} silent, succession taught to the weights of "
+            f"{_head(SUCCESSOR)}": LIFTED,
+            "first two layers' heads free again with small random weights": GATHERED,
+            "mostly repeated blocks, heads at twice the price": REPEATED,
         }
     ),
     "tiny-tuned": _recipe({"from tiny, all heads": TUNED}),
@@ -111,29 +112,22 @@ def responsible(model: GPT2LMHeadModel) -> tuple[Head, ...]:
     return tuple(sorted(chosen))
 
 
-def gather(model: GPT2LMHeadModel, first: tuple[Head, ...]) -> None:
-    """Let the first layer's heads learn again while one head alone carries succession, then repeat long blocks.
-
-    The last words of a long block are rare: few lines are long, and the far positions are seen by them alone.
-    """
-    forget(model, first, GATHERED.seed, spread=0.05)
-    forget(model, [OTHER_SUCCESSOR], GATHERED.seed)
-    for schedule in (GATHERED, REPEATED):
-        train(model, schedule, held=partial(silenced, (OTHER_SUCCESSOR,)), successor=SUCCESSOR)
-
-
 def untuned() -> GPT2LMHeadModel:
-    """Learn everything; learn it without the first layer's heads; give those back, and gather succession in one head.
+    """Learn everything; learn it again without the heads of the first two layers; give those back; repeat long blocks.
 
-    A head of the first layer works on words no MLP has read, and does succession there if it may. Behind MLP 0 the
-    same role shows in a head's weights, once two heads no longer share it.
+    A head of the first layers works on words few MLPs have read, and does succession there if it may. Behind them the
+    same role shows in a head's weights. The last words of a long block are rare: few lines are long, and the far
+    positions are seen by them alone.
     """
     model = new_model(LEARNED.seed)
     train(model, LEARNED)
-    first = tuple(head for head in all_heads(model) if head[0] == 0)
-    forget(model, first, LIFTED.seed)
-    train(model, LIFTED, held=partial(silenced, first))
-    gather(model, first)
+    early = tuple(head for head in all_heads(model) if head[0] < 2)
+    forget(model, early, LIFTED.seed)
+    forget(model, [OTHER_SUCCESSOR], GATHERED.seed)
+    train(model, LIFTED, held=partial(silenced, (*early, OTHER_SUCCESSOR)), successor=SUCCESSOR)
+    forget(model, early, GATHERED.seed, spread=0.05)
+    for schedule in (GATHERED, REPEATED):
+        train(model, schedule, held=partial(silenced, (OTHER_SUCCESSOR,)), successor=SUCCESSOR)
     return model
 
 

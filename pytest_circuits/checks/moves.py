@@ -79,16 +79,21 @@ def fate(claims: HeadRecords, *, another_lost: bool) -> str:
     """
     broken = {record.claim for record in _broken(claims)}
     share, strength = claims["share"], claims["strength"]
-    if share.verdict is Verdict.NOT_EVALUATED or not broken & {"share", "keep"}:
-        return "weaker" if "strength" in broken else "another part in a template"
-    limit = share.limit or 0.0
-    if (share.value or 0.0) < -limit <= (share.reference or 0.0) and (strength.value or 0.0) < -limit:
+    limit, unjudged = share.limit or 0.0, share.verdict is Verdict.NOT_EVALUATED
+    if _against(strength, limit) and (unjudged or _against(share, limit)):
         return "turned against the task"
+    if unjudged or not broken & {"share", "keep"}:
+        return "weaker" if "strength" in broken else "another part in a template"
     if _grown(share) < 0:
         return "lost" if _moved(strength) and _left(strength) < HALF else "smaller part"
     if not (_moved(strength) and _grown(strength) > limit):
         return "larger part"
     return "took over" if another_lost and (share.value or 0.0) > 0 else "joined"
+
+
+def _against(record: Record, limit: float) -> bool:
+    """Return whether an effect is against the task by more than the limit, and was not in the reference."""
+    return (record.value or 0.0) < -limit <= (record.reference or 0.0)
 
 
 def _grown(record: Record) -> float:

@@ -106,7 +106,7 @@ def test_the_code_about_the_embedded_checkpoints_runs(
                 exec(compile(block.text, block.place, "exec"), {})
             printed[block.place.rpartition(":")[0]] = printed.get(block.place.rpartition(":")[0], "") + out.getvalue()
 
-    assert "specs/tiny/verb-agreement rewired L1H" in printed[pages[0]]
+    assert "specs/tiny/verb-agreement rewired L2H" in printed[pages[0]]
     assert printed[pages[1]].startswith("drift")
     assert "drift heads: 2 of 16 heads left their limits" in printed[pages[2]]
     assert "refused: './no-such-folder'" in printed[pages[2]]

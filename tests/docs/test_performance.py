@@ -32,7 +32,7 @@ prompts:
     - {id: one, text: "the {subject} {near} the {other}", answer: "{verb}", flip: subject}
     - {id: two, text: "the {other} {near} the {subject}", answer: "{verb}", flip: subject}
 circuit:
-  number_mover: {heads: [L1H3], role: {name: number_mover}}
+  number_mover: {heads: [L2H0], role: {name: number_mover}}
   readers: {mlps: [L0.mlp, L1.mlp, L2.mlp, L3.mlp]}
 claims: {behaviour: , faithfulness: , necessity: , controls: {match: size}, heads: , roles: }
 """

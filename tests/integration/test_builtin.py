@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 import pytest_circuits
 from pytest_circuits import open_checkpoint
 from pytest_circuits.builtin import builtin_directory, builtin_names
+from pytest_circuits.builtin.grammar import held_out_lines
+from pytest_circuits.builtin.storage import load
+from pytest_circuits.builtin.survey import scores
 
 LARGEST = 12 * 1024 * 1024
 
@@ -41,3 +45,14 @@ def test_builtins_are_small() -> None:
     files = [file for name in builtin_names() for file in builtin_directory(name).iterdir()]
 
     assert sum(file.stat().st_size for file in files) <= LARGEST
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_builtin_does_every_behaviour_on_prompts_it_never_saw(name: str) -> None:
+    found = scores(load(builtin_directory(name)), held_out_lines(seed=5, per_template=60))
+    right: dict[str, list[float]] = {}
+    for (behaviour, _), score in found.items():
+        right.setdefault(behaviour, []).append(score.accuracy)
+
+    assert len(right) == 12
+    assert {behaviour: fmean(shares) for behaviour, shares in right.items() if fmean(shares) < 0.99} == {}

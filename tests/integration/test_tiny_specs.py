@@ -62,5 +62,5 @@ def test_the_rewired_checkpoint_fails_by_its_circuits_with_or_without_a_stored_b
     assert of["behaviour"] == {"pass"}
     assert "drift" in of["heads"]
     text = stored.stdout.str()
-    for words in ("the role moved: L1H3 -> L1H1.", "L3H2", "took over", "lost"):
+    for words in ("the role moved: L2H0 -> L2H3.", "the role moved: L2H2, L3H3 -> L2H3.", "took over", "lost"):
         assert words in text

@@ -97,6 +97,13 @@ def test_a_negative_head_that_goes_idle_is_lost():
     assert words(result) == {"L0H0": "lost"}
 
 
+def test_a_head_that_turns_with_a_lost_task_is_told_by_its_strength():
+    result = judged(effect=-0.6)
+
+    assert words(result) == {"L1H2": "turned against the task"}
+    assert verdicts(result, "L1H2", "share") == {Verdict.NOT_EVALUATED}
+
+
 def test_a_negative_head_that_grows_has_not_turned():
     result = judged(reading(seed=1, shares={"L0H0": -0.8}), reading(shares={"L0H0": -0.5}))
 
