@@ -93,10 +93,11 @@ def test_an_alias_bomb_is_refused_without_being_walked() -> None:
 
 @pytest.mark.parametrize("opening", ["[", "{a: "])
 def test_deep_nesting_is_refused_before_it_can_exhaust_the_stack(opening: str) -> None:
-    found = problems("a: " + opening * 30_000)
+    (found,) = problems("a: " + opening * 500)
+    assert f"lists and mappings lie more than {DEEPEST} deep here; no spec needs that" in found
 
-    assert len(found) == 1
-    assert f"lists and mappings lie more than {DEEPEST} deep here; no spec needs that" in found[0]
+    (found,) = problems("a: " + opening * 30_000)  # a parser with a limit of its own may be the first to refuse
+    assert " deep here; no spec needs that" in found or "exceeded maximum nesting depth" in found
 
 
 def test_the_deepest_nesting_that_is_allowed_is_read() -> None:
