@@ -79,6 +79,12 @@ def test_a_move_is_told_as_a_move():
             {"L1H2": "lost", "L0H0": "turned against the task"},
             id="what turns against the task takes nothing over",
         ),
+        pytest.param({"shares": {"L1H2": 0.55}}, {"L1H2": "smaller part"}, id="more than half is left"),
+        pytest.param(
+            {"shares": {"L1H2": 0.6, "L1H3": 0.4}},
+            {"L1H2": "smaller part", "L1H3": "joined"},
+            id="a head that kept more than half was not taken over from",
+        ),
         pytest.param({"shares": {"L1H2": 0.0, "L0H0": 0.06}}, {"L1H2": "lost"}, id="a little is not taking over"),
         pytest.param(
             {"shares": {"L1H2": 0.4, "L0H1": 0.4}}, {"L1H2": "lost", "L0H1": "took over"}, id="to another named head"
