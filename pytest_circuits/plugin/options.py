@@ -145,7 +145,7 @@ def _refuse_moved_root(config: pytest.Config) -> None:
     if config.option.inifilename or hasattr(config, "workerinput"):
         return
     here = config.invocation_params.dir
-    tests = [text.partition("::")[0] for text in config.getoption("file_or_dir", [])]
+    tests = [text.partition("::")[0] for text in config.getoption("file_or_dir", None) or []]
     arguments = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
     for option, value in pairwise(arguments):
         if not option.startswith("--circuits-") or "=" in option or not os.path.exists(here / value):
