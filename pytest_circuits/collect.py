@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .errors import BaselineError, SpecError
-from .plain import plain
+from .errors import BaselineError, SpecError, plain
 
 if TYPE_CHECKING:
     from .spec.loader import SpecFile

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MeasurementError
+from ..errors import MeasurementError, plain
 from ..gate.decisions import NEAR, decide, prompts_that_decide
 from ..gate.effects import Effects, task_lost
 from ..gate.statements import Statement, at_least
-from ..plain import plain
 from ..records import SEVERITY, HeadEffect, Record, Result, Verdict, worst
 
 if TYPE_CHECKING:

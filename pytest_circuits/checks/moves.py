@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import plain
 from ..gate.limits import accuracy_at_least, loss_at_most
 from ..gate.statements import ShareAtLeast
-from ..plain import plain
 from ..records import SEVERITY, Record, Verdict, worst
 from .behaviour import loss
 from .case import Claim, decimals, interval_of

@@ -131,14 +131,6 @@ class Suite:
         self._baselines.pop(prepared.baseline.circuit, None)
         return store(prepared)
 
-    def write(self, file: SpecFile, model: CheckpointModel, red: Sequence[Result], *, reason: str) -> tuple[str, ...]:
-        """Prepare a spec's baseline and write it at once, where no end of a run is waited for.
-
-        Raises:
-            BaselineRefused: it could not serve as one, or the file system refused.
-        """
-        return self.store(self.prepare(file, model, red, reason=reason))
-
     def has_baseline(self, file: SpecFile) -> bool:
         """Say whether a baseline lies beside the spec, whatever its state."""
         return baseline_path(file.path).exists()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import PromptError, SpecError
-from ..plain import plain
+from ..errors import PromptError, SpecError, plain
 from ..prompts.pairs import pairs_of
 from ..spec.loader import SUFFIX, load_spec
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .. import collect
-from ..errors import BaselineRefused, CircuitsError, MismatchError, MissingExtra
-from ..plain import plain
+from ..errors import BaselineRefused, CircuitsError, MismatchError, MissingExtra, plain
 from ..records import Result, Verdict
 from ..report.json import result_as_dict, result_document, result_from_dict
 from ..report.terminal import Line, budget_line, failure_text, summary_table

@@ -1,6 +1,5 @@
 """Results as text and as JSON, from records only."""
 
-from ..plain import plain
 from .json import result_as_dict, result_document, result_from_dict, write_json
 from .terminal import Line, budget_line, failure_text, summary_table
 
@@ -8,7 +7,6 @@ __all__ = [
     "Line",
     "budget_line",
     "failure_text",
-    "plain",
     "result_as_dict",
     "result_document",
     "result_from_dict",

@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..plain import plain
+from ..errors import plain
 from ..records import Result, Verdict, worst
 
 if TYPE_CHECKING:

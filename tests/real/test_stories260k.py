@@ -73,7 +73,7 @@ def stored(name: str, checkpoint: Path, tmp: Path) -> Stored:
     model = suite.model(parse_checkpoint(file.spec.model.checkpoint, folder=root))
     results = {check: suite.judge_reference(file, check, model) for check in file.spec.declared}
     red = [result for result in results.values() if result.verdict is not Verdict.PASS]
-    told = suite.write(file, model, red, reason="the model as it was published")
+    told = suite.store(suite.prepare(file, model, red, reason="the model as it was published"))
     return Stored(root, file, suite, model, suite.reading(file, model), results, told)
 
 

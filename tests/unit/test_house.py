@@ -12,11 +12,10 @@ import pytest
 import pytest_circuits
 
 ROOT = Path(pytest_circuits.__file__).parent
-GROUND = {"plain", "errors", "records"}
+GROUND = {"errors", "records"}
 MEASURING = {"checkpoints", "engine", "roles", "builtin"}
 MAY_IMPORT = {
-    "plain": set(),
-    "errors": {"plain"},
+    "errors": set(),
     "records": {"errors"},
     "spec": GROUND,
     "prompts": GROUND | {"spec"},

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_circuits.errors import SpecError
-from pytest_circuits.report import plain
+from pytest_circuits.errors import SpecError, plain
 
 HOSTILE = st.text(st.one_of(st.sampled_from(":# \t\n\r\x1b[]vso\x85\u2028\u202e"), st.characters()), max_size=60)
 
