@@ -116,6 +116,12 @@ def test_a_negative_head_that_grows_has_not_turned():
     assert words(result) == {"L0H0": "joined"}
 
 
+def test_what_worked_against_the_task_already_takes_nothing_over():
+    result = judged(reading(seed=1, shares={"L0H0": -0.8, "L1H2": 0.1}), reading(shares={"L0H0": -0.5}))
+
+    assert words(result) == {"L1H2": "lost", "L0H0": "joined"}
+
+
 @pytest.mark.parametrize("before", [0.001, -0.001, 0.15, -0.15])
 def test_an_effect_within_the_limit_cannot_fall_by_more_whatever_its_sign(before):
     """Towards zero: beyond it a head works the other way, which its share tells."""

@@ -171,3 +171,11 @@ def test_an_effect_needs_ten_of_its_standard_errors():
 
     assert task_lost(Effects(replace(r, clean=np.array([0.91, 1.09]))), None, rate=0.01) is None
     assert task_lost(Effects(r), None, rate=0.01) is not None
+
+
+def test_the_part_of_the_references_effect_is_a_ratio_of_the_same_prompts():
+    """Every prompt keeps 0.27 of its effect, however much the prompts differ: that is proven above a quarter."""
+    before = reading(spread=0.5)
+    after = replace(before, floor=before.clean - 0.27 * (before.clean - before.floor))
+
+    assert task_lost(Effects(after), Effects(before), rate=0.01) is None

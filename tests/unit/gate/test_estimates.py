@@ -174,3 +174,12 @@ def test_the_unit_of_the_metric_changes_no_ratio(unit):
 
     assert scaled.value == pytest.approx(plain.value)
     assert scaled.estimate.se == pytest.approx(plain.estimate.se)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.77, 0.85, 1.3])
+def test_prompts_in_one_proportion_leave_no_error_of_the_ratio(part):
+    """Rounding is not spread: else it would decide a value at its limit."""
+    values = np.random.default_rng(3).normal(10, 3, 16)
+    found = mean(part * values, strata_of(TEMPLATES)).over(mean(values, strata_of(TEMPLATES))).estimate
+
+    assert (found.value, found.se) == (pytest.approx(part), 0.0)
