@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     PerPrompt = Float[np.ndarray, "prompts"]
+
+
+Watch = Callable[[str, int, int], None]
+"""Hears of long work: which part runs, and how many of its forwards are done of how many planned."""
 
 
 class Verdict(StrEnum):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
-from ..errors import CheckpointRefused, CircuitsError, UsageProblem
-from .architectures import ARCHITECTURES, Architecture, Shape, architecture_of, shape_of
+from ..errors import CheckpointRefused, CircuitsError, InstrumentError
+from .architectures import ADD_A_ROW, ARCHITECTURES, Architecture, Shape, shape_of
+from .devices import device_named
 from .identify import refuse_changed
-from .model import BoundModel
+from .model import BoundModel, Site
+from .native import native_classes, native_config
+from .probe import probe, refuse_other_mixers
 from .selfcheck import check_instrument
 from .weights import read_header
 
@@ -27,40 +31,6 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-NEUTRAL = {  # what transformers obeys in a config whose class does not declare it, and the value that changes nothing
-    "is_causal": True,
-    "layer_types": None,
-    "original_max_position_embeddings": None,
-    "partial_rotary_factor": 1.0,
-    "per_layer_config": None,
-}
-UNUSED = frozenset(  # what a class declares and no measurement needs: a wrong value would only be in the way
-    ("dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "problem_type")
-)
-
-
-def device_named(name: str) -> torch.device:
-    """Return the device: `auto` is cuda where there is one, else cpu; mps only by name.
-
-    Raises:
-        UsageProblem: torch does not know the device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageProblem(f"--circuits-device should be auto, cpu, cuda, cuda:N or mps, got {name!r}.") from None
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device.type, False):
-        raise UsageProblem(f"--circuits-device {name}: this machine has no such device; use auto or cpu.")
-    return device
-
-
-def describe_device(name: str) -> str:
-    """Return the kind of a device, with a GPU's own name: numbers of two kinds differ by rounding."""
-    device = device_named(name)
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def open_model(identified: Identified, *, device: str = "auto", dtype: str = "float32") -> BoundModel:
@@ -70,16 +40,16 @@ def open_model(identified: Identified, *, device: str = "auto", dtype: str = "fl
         CheckpointRefused: its tensors do not fit its config, its tokenizer cannot be read, or its files changed.
         InstrumentError: a self-check failed.
     """
-    row, shape, place = architecture_of(identified.config), shape_of(identified.config), device_named(device)
+    shape, place = shape_of(identified.config), device_named(device)
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
     refuse_changed(identified, "after it was checked")
-    with _Refusing(identified, "model"):
-        module = _load_module(identified, row, DTYPES[dtype])
-    with _Refusing(identified, "tokenizer"):
+    with _Refusing(*_not_made("model", identified)):
+        module = _load_module(identified, shape, DTYPES[dtype])
+    with _Refusing(*_not_made("tokenizer", identified)):
         tokenizer = _load_tokenizer(identified)
     refuse_changed(identified, "while it was loaded")
     module = module.to(place).eval()
-    with _Refusing(identified, "model"):
+    with _Refusing(*_not_made("model", identified)):
         return bind(module, tokenizer, shape=shape, name=identified.name, fingerprint=identified.fingerprint)
 
 
@@ -87,10 +57,33 @@ def bind(module: Any, tokenizer: Any, *, shape: Shape, name: str, fingerprint: s
     """Find a module's parts, check the instrument on it, and return it bound.
 
     Raises:
+        CheckpointRefused: its architecture has no row, and a part was not found.
         InstrumentError: a self-check failed.
     """
     module.requires_grad_(False)
-    row = ARCHITECTURES[shape.architecture]
+    identity = {"module": module, "tokenizer": tokenizer, "shape": shape, "name": name, "fingerprint": fingerprint}
+    if shape.architecture in ARCHITECTURES:
+        return _checked(ARCHITECTURES[shape.architecture], **identity)
+    found = "nothing yet"
+    try:
+        with _Refusing(
+            f"{shape.architecture!r} has no row, and it does not run as the instrument needs it",
+            f"Add a row: {ADD_A_ROW}",
+        ):
+            row = probe(module, shape)
+            found = row.found
+            return _checked(row, **identity)
+    except InstrumentError as error:
+        raise InstrumentError(
+            f"{error}\n  {shape.architecture!r} has no row, so its parts were probed: {found}.\n"
+            f"  If they are others, add a row: {ADD_A_ROW}."
+        ) from error
+
+
+def _checked(
+    row: Architecture, *, module: Any, tokenizer: Any, shape: Shape, name: str, fingerprint: str
+) -> BoundModel:
+    """Return a module bound with the parts that a row names, after every self-check."""
     model = BoundModel(
         name=name,
         fingerprint=fingerprint,
@@ -99,31 +92,47 @@ def bind(module: Any, tokenizer: Any, *, shape: Shape, name: str, fingerprint: s
         tokenizer=tokenizer,
         layers=shape.layers,
         heads=shape.heads,
-        blocks=tuple(module.get_submodule(row.blocks)),
+        groups=1,
+        blocks=module.get_submodule(row.blocks),
     )
+    model = _watched(model)
     check_instrument(model)
     return model
 
 
-def _load_module(identified: Identified, row: Architecture, dtype: torch.dtype) -> Any:
+def _watched(model: BoundModel) -> BoundModel:
+    """Return the model with what one short forward tells: its key/value heads, and what form a layer's output has."""
+    in_tuple: list[bool] = []
+    first = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    with model.blocks[0].register_forward_hook(lambda _, args, output: in_tuple.append(isinstance(output, tuple))):
+        values = model.forward(first, keep=[Site("v", 0)]).values[Site("v", 0)]
+    return replace(model, groups=values.shape[2], in_tuple=in_tuple[0])
+
+
+def _load_module(identified: Identified, shape: Shape, dtype: torch.dtype) -> Any:
     """Return the native transformers module with the checkpoint's tensors, every one of them accounted for."""
-    config_class, model_class = (getattr(transformers, name) for name in row.classes)
+    config_class, model_class = native_classes(shape.architecture)
+    row = ARCHITECTURES.get(shape.architecture)
+    config = native_config(identified.config, config_class, row)
+    if row is None:
+        with torch.device("meta"):  # before its weights are read
+            refuse_other_mixers(model_class(config), shape)
     _refuse_two_names(identified, model_class.base_model_prefix)
     with _no_progress_bar():
         module, report = model_class.from_pretrained(
             identified.directory,
-            config=_native_config(identified.config, config_class, row),
+            config=config,
             local_files_only=True,
             use_safetensors=True,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa" if model_class._supports_sdpa else "eager",  # as the library would choose
             ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             output_loading_info=True,
         )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(str(name) for name in report[kind]):
             raise CheckpointRefused(
-                f"refused: {identified.name!r} does not hold the tensors of a {row.model_type}: {len(names)} "
+                f"refused: {identified.name!r} does not hold the tensors of a {shape.architecture}: {len(names)} "
                 f"{kind.replace('_keys', '')}, first {names[:5]!r}.\n"
                 "  Part of the model would be random or dropped. If this is an adapter, merge it into its base first."
             )
@@ -150,8 +159,8 @@ class _Refusing:
     errors pass, and so does a full GPU, which says nothing about the checkpoint.
     """
 
-    def __init__(self, identified: Identified, what: str) -> None:
-        self.identified, self.what = identified, what
+    def __init__(self, complaint: str, advice: str) -> None:
+        self.complaint, self.advice = complaint, advice
 
     def __enter__(self) -> None:
         """Nothing is held."""
@@ -162,10 +171,15 @@ class _Refusing:
         """Raise the refusal in the place of `error`."""
         if isinstance(error, Exception) and not isinstance(error, (CircuitsError, torch.OutOfMemoryError)):
             raise CheckpointRefused(
-                f"refused: the {self.what} of {self.identified.name!r} cannot be made from "
-                f"{str(self.identified.directory)!r}: {type(error).__name__} {str(error)[:300]!r}.\n"
-                "  Its config, weights and tokenizer should be those of one checkpoint, as save_pretrained writes them."
+                f"refused: {self.complaint}: {type(error).__name__} {str(error)[:300]!r}.\n  {self.advice}."
             ) from error
+
+
+def _not_made(what: str, identified: Identified) -> tuple[str, str]:
+    return (
+        f"the {what} of {identified.name!r} cannot be made from {str(identified.directory)!r}",
+        "Its config, weights and tokenizer should be those of one checkpoint, as save_pretrained writes them",
+    )
 
 
 @contextmanager
@@ -179,38 +193,6 @@ def _no_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _native_config(config: Mapping[str, Any], config_class: Any, row: Architecture) -> Any:
-    """Return transformers' own config with the checkpoint's values for the keys that this class declares.
-
-    Nothing else reaches the library: a key that the class does not know could name code, or be read by a later version.
-    """
-    if config.get("quantization_config"):
-        raise CheckpointRefused("refused: config.json sets 'quantization_config'; save the weights unquantized.")
-    known = {key for key in config_class().to_dict() if key not in UNUSED and not key.startswith("output_")}
-    _refuse_other_model(config, config_class, known)
-    renamed = {key: config[key] for key in row.renamed_keys if config.get(key) is not None}
-    return config_class(**{key: value for key, value in config.items() if key in known}, **renamed)
-
-
-def _refuse_other_model(config: Mapping[str, Any], config_class: Any, known: set[str]) -> None:
-    """Refuse what transformers would obey and the checked config leaves out: it would be another model."""
-    for key, neutral in NEUTRAL.items():
-        if key not in known and config.get(key, neutral) != neutral:
-            raise CheckpointRefused(
-                f"refused: config.json sets {key!r} to {repr(config[key])[:80]}, expected {neutral!r} or none: "
-                f"{config_class.__name__} does not declare it.\n"
-                "  transformers obeys it all the same, so what is deployed is no plain model of this architecture, and "
-                "would not be what is measured. Delete the key if it is there by mistake."
-            )
-    for alias, target in config_class.attribute_map.items():
-        if alias in config and (target not in config or config[alias] != config[target]):
-            raise CheckpointRefused(
-                f"refused: config.json sets {alias!r} to {repr(config[alias])[:80]} and {target!r} to "
-                f"{repr(config.get(target, 'nothing'))[:80]}: one setting under two names.\n"
-                f"  Which is obeyed depends on who reads it. Keep {target!r} alone, with the value of the training."
-            )
 
 
 def _load_tokenizer(identified: Identified) -> Any:

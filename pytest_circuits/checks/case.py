@@ -59,7 +59,7 @@ class Claim:
 
     def told(self) -> str:
         """Return the claim's numbers in one line: `L2H0 share 0.98 -> 0.00, drift -0.98 [-0.99, -0.97]`."""
-        digits = f".{decimals(self.limit)}f"
+        digits = f"z.{decimals(self.limit)}f"
         signed = digits if self.drift is None else f"+{digits}"
         words = [
             self.component or "",

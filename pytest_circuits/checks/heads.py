@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 def judge(comparison: Comparison) -> Result:
     """Return the verdict on the shares and strengths of all heads, and on what the named heads keep."""
+    for reading in (comparison.observed, comparison.reference):
+        dict(reading.heads if reading else {})  # all at once: a live reading then measures them in one sweep
     case = Case(comparison, "heads")
     effects = head_effects(case)
     claims = list(_claims(case))

@@ -12,7 +12,7 @@ from ..engine.runs import Ablated, Runs
 from ..errors import CheckpointRefused, PromptError
 from ..gate.controls import RandomCircuits, draw_circuits
 from ..gate.estimates import ratio_of_means, strata_of
-from ..prompts.encode import batches, encode
+from ..prompts.encode import encode
 from ..prompts.pairs import pairs_of
 from ..roles.number_mover import attention_to_flipped_slot
 from ..roles.successor import successor_scores
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..checkpoints.model import BoundModel
     from ..prompts.encode import Encoded
+    from ..records import Watch
     from ..spec.loader import SpecFile
 
     PerPrompt = Float[np.ndarray, "prompts"]
@@ -63,14 +64,16 @@ class Measurements:
         *,
         batch_size: int = 256,
         together: Sequence[Sequence[int]] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Encode the spec's prompts; nothing runs yet.
 
         Args:
             file: the spec.
             model: a bound model of the spec's shape.
-            batch_size: prompts in a forward, at most.
-            together: which prompts run in one forward; by default those of equal length, so that nothing is padded.
+            batch_size: prompts in a forward, and prompts whose plain runs are held in memory, at most.
+            together: which prompts make a batch; by default those of one length that start to differ at one position.
+            watch: hears how far each part is; None where nobody listens.
 
         Raises:
             PromptError: the prompts cannot be asked of this tokenizer.
@@ -82,18 +85,30 @@ class Measurements:
         encoded = encode(self.prompts.pairs, model.tokenizer, spec.tokens, spec.ablation)
         _refuse_longer(encoded, model.context)
         _refuse_foreign(encoded, model)
-        together = batches(encoded, batch_size) if together is None else together
-        self._runs = Runs(model, encoded, together, value=spec.ablation.value, metric=spec.measure.metric)
+        self._runs = Runs(
+            model,
+            encoded,
+            value=spec.ablation.value,
+            metric=spec.measure.metric,
+            batch_size=batch_size,
+            together=together,
+            watch=watch,
+        )
         layers, heads = range(model.layers), range(model.heads)
         self._all_heads = tuple(Head(layer, head) for layer in layers for head in heads)
         self._everything: frozenset[Component] = frozenset({*self._all_heads, *(Mlp(layer) for layer in layers)})
 
     @property
-    def notices(self) -> tuple[str, ...]:
+    def of_prompts(self) -> tuple[str, ...]:
         """What a reader should know of the prompts: too few, repeated, or not aligned throughout."""
         left_over = sum(row.left_over for row in self._runs.encoded)
         aligned = f"{left_over} token positions have no counterpart in their twin and keep their clean value"
         return (*self.prompts.notices, *([aligned] if left_over else []))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a reader should know: of the prompts, and of how they ran."""
+        return (*self.of_prompts, *self._runs.notices)
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -154,15 +169,17 @@ class Measurements:
         spec = self.file.spec
         drawn = draw_circuits(spec, layers=self._runs.model.layers, heads_per_layer=self._runs.model.heads)
         mlps = spec.members - {*self._all_heads}
-        return drawn.measured([self._faithfulness(mlps | frozenset(circuit)) for circuit in drawn.circuits])
-
-    def _faithfulness(self, members: frozenset[Component]) -> float:
-        kept = self._runs.ablated(Ablated(self._everything - members))
-        return ratio_of_means(kept - self.floor, self.clean - self.floor, strata_of(self.templates))
+        request = [Ablated(self._everything - (mlps | frozenset(circuit))) for circuit in drawn.circuits]
+        effect, strata = self.clean - self.floor, strata_of(self.templates)
+        kept = self._runs.sweep("random circuits", request)
+        return drawn.measured([ratio_of_means(one - self.floor, effect, strata) for one in kept])
 
 
 class _OneOut(Mapping[str, "PerPrompt"]):
-    """The runs with one head out, each made when it is first asked for: a role needs only its own head's."""
+    """The runs with one head out: who asks for one gets that one made, who goes through them gets all in one sweep.
+
+    A role needs only its own head's; the check of all heads needs the sweep, in which many share a forward.
+    """
 
     def __init__(self, runs: Runs, heads: Mapping[str, Head]) -> None:
         self._runs = runs
@@ -171,11 +188,16 @@ class _OneOut(Mapping[str, "PerPrompt"]):
 
     def __getitem__(self, name: str) -> PerPrompt:
         if name not in self._made:
-            self._made[name] = self._runs.ablated(Ablated(frozenset({self._heads[name]})))
+            self._make([name])
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
+        self._make([name for name in self._heads if name not in self._made])
         return iter(self._heads)
 
     def __len__(self) -> int:
         return len(self._heads)
+
+    def _make(self, names: Sequence[str]) -> None:
+        request = [Ablated(frozenset({self._heads[name]})) for name in names]
+        self._made |= dict(zip(names, self._runs.sweep("one head out", request), strict=True))

@@ -134,11 +134,11 @@ def _table(spec: Spec, heads: Mapping[str, HeadRecords]) -> list[str]:
 
 def _row(record: Record, group: str, word: str) -> tuple[str, ...]:
     digits = decimals(record.limit)
-    values = f"{record.value:.{digits}f}" if record.value is not None else ""
-    drift = "" if record.interval is None else interval_of(record.interval, f".{digits}f")
+    values = f"{record.value:z.{digits}f}" if record.value is not None else ""
+    drift = "" if record.interval is None else interval_of(record.interval, f"z.{digits}f")
     if record.drift is not None and record.interval is not None:
-        values = f"{record.reference:.{digits}f} -> {values}"
-        drift = f"drift {record.drift:+.{digits}f} {interval_of(record.interval, f'+.{digits}f')}"
+        values = f"{record.reference:z.{digits}f} -> {values}"
+        drift = f"drift {record.drift:+z.{digits}f} {interval_of(record.interval, f'+z.{digits}f')}"
     return (record.component or "", plain(group), record.claim, values, drift, f"limit {record.limit:.3g}", word)
 
 
@@ -185,7 +185,7 @@ def _worst_but_strength(claims: HeadRecords) -> Verdict:
 def _stronger(heads: Mapping[str, HeadRecords]) -> list[str]:
     """Return the line on heads whose effect has grown beyond what may be lost; that passes."""
     grown = [
-        f"{name} {strength.reference:.2f} -> {strength.value:.2f}"
+        f"{name} {strength.reference:z.2f} -> {strength.value:z.2f}"
         for name, strength in ((name, claims["strength"]) for name, claims in heads.items())
         if _moved(strength) and _grown(strength) > (strength.limit or 0.0)
     ]

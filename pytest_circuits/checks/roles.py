@@ -67,8 +67,8 @@ def _number_mover(case: Case, head: Head) -> Iterator[Claim]:
 def _both(case: Case, head: str) -> str:
     """Return both components of the score, of each reading: one of them alone does not say what was lost."""
     readings = [effects for effects in (case.reference, case.observed) if effects is not None]
-    share = " -> ".join(f"{effects.share(head).value:.2f}" for effects in readings)
-    attention = " -> ".join(f"{effects.attention(head).value:.2f}" for effects in readings)
+    share = " -> ".join(f"{effects.share(head).value:z.2f}" for effects in readings)
+    attention = " -> ".join(f"{effects.attention(head).value:z.2f}" for effects in readings)
     return f"(share {share}, attention {attention})"
 
 

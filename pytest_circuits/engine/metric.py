@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from torch import Tensor
 
     from .batch import Batch
 
 Metric = Literal["logit_diff", "prob_diff", "kl"]
 
 
-def logit_diff(logits: Float[Tensor, "batch vocabulary"], batch: Batch) -> Float[Tensor, " batch"]:
-    """Return the answer's logit minus the foil's, in logits."""
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, batch.answer] - logits[rows, batch.foil]
+def tokens_read(metric: Metric, batch: Batch) -> Tensor | None:
+    """Return the tokens whose logits a metric reads, of shape (batch, 2); None where it reads the whole vocabulary."""
+    return batch.answers if metric == "logit_diff" else None
+
+
+def logit_diff(logits: Float[Tensor, "batch read"], batch: Batch, metric: Metric) -> Float[Tensor, " batch"]:
+    """Return the answer's logit minus the foil's, in logits, among the logits that the metric reads."""
+    two = logits if metric == "logit_diff" else logits.gather(1, batch.answers.to(logits.device))
+    return two[:, 0] - two[:, 1]
 
 
 def prob_diff(logits: Float[Tensor, "batch vocabulary"], batch: Batch) -> Float[Tensor, " batch"]:
     """Return the answer's probability minus the foil's. It saturates: tolerances of logits do not carry over."""
-    return logit_diff(logits.softmax(-1), batch)
+    return logit_diff(logits.softmax(-1), batch, "prob_diff")
 
 
 def negative_kl(
@@ -35,12 +38,9 @@ def negative_kl(
 
 
 def read(
-    metric: Metric,
-    logits: Float[Tensor, "batch vocabulary"],
-    clean: Float[Tensor, "batch vocabulary"],
-    batch: Batch,
+    metric: Metric, logits: Float[Tensor, "batch read"], clean: Float[Tensor, "batch read"], batch: Batch
 ) -> Float[Tensor, " batch"]:
     """Return the metric of one run, given the logits of the clean run of the same prompts."""
     if metric == "kl":
         return negative_kl(clean, logits)
-    return (logit_diff if metric == "logit_diff" else prob_diff)(logits, batch)
+    return logit_diff(logits, batch, metric) if metric == "logit_diff" else prob_diff(logits, batch)

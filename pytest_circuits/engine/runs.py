@@ -2,149 +2,173 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..checkpoints.attention import attention_of_last
-from ..checkpoints.model import EMBED, BoundModel, Edit, Site
+from ..checkpoints.model import Site
 from ..errors import MeasurementError
-from ..spec.components import Component, Head, Mlp
-from .batch import Batch, batch_of
-from .metric import Metric, logit_diff, read
+from ..spec.components import Head, KeyValue
+from .batch import Batch, Value, batch_of, bucketed
+from .means import Means
+from .metric import Metric, logit_diff, read, tokens_read
+from .patches import Ablated, Group, edits_of, plan
+from .unpatched import Shelf, Unpatched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from jaxtyping import Float
 
+    from ..checkpoints.model import BoundModel
     from ..prompts.encode import Encoded
+    from ..records import Watch
 
     PerPrompt = Float[np.ndarray, "prompts"]
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Ablated:
-    """What an ablation takes out of a forward: heads and MLPs, and the embedding where it is named."""
-
-    parts: frozenset[Component]
-    embedding: bool = False
+__all__ = ["Ablated", "Runs"]
 
 
 class Runs:
     """Every run that one spec asks of one model, over all its prompts.
 
-    The clean run, the corrupt run and the ablation values are made once and kept as long as this object lives; each
-    ablated run is one forward a batch. Arrays that come out have shape (prompts,), in the order of `encoded`.
+    What is known is not run again: a patched run starts at the first token and in the lowest layer that it changes, and
+    many patches share a forward. Arrays that come out have shape (prompts,), in the order of `encoded`.
     """
 
     def __init__(
         self,
         model: BoundModel,
         encoded: Sequence[Encoded],
-        batches: Sequence[Sequence[int]],
         *,
-        value: Literal["resample", "zero", "mean"],
+        value: Value,
         metric: Metric,
+        batch_size: int = 256,
+        together: Sequence[Sequence[int]] | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self.model = model
-        self.encoded = encoded
-        self.batches = tuple(batch_of(encoded, indices, model.device) for indices in batches)
-        self.value = value
-        self.metric = metric
+        """Nothing runs yet.
+
+        Args:
+            model: a bound model.
+            encoded: the prompts.
+            value: what an ablated part takes.
+            metric: what is read of each run.
+            batch_size: rows in a forward, and prompts whose plain runs are held in memory.
+            together: which prompts make a batch; by default those of one length that start at one position.
+            watch: is told of the forwards that were made.
+        """
+        self.model, self.encoded, self.value, self.metric = model, encoded, value, metric
+        self.batch_size, self.together = batch_size, together
+        self.watch = watch or (lambda what, done, total: None)
+        self.sites = model.sites
+        self.notices: tuple[str, ...] = ()
+
+    @cached_property
+    def batches(self) -> tuple[Batch, ...]:
+        """The prompts in batches, each of at most `batch_size`."""
+        size = self.batch_size
+        groups = self.together or bucketed(self.encoded, self.value, size)
+        pieces = [group[at : at + size] for group in groups for at in range(0, len(group), size)]
+        return tuple(self._batch(indices) for indices in pieces)
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return Shelf(self.model, self.metric, self.sites, self.batch_size)
 
     # -- plain runs ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _clean(self) -> tuple[Tensor, ...]:
-        return tuple(self._logits(b, b.clean, b.clean_lengths) for b in self.batches)
-
-    @cached_property
     def clean(self) -> PerPrompt:
         """c: the metric of the clean run."""
-        return self._over(lambda i, b: self._clean[i])
+        return self._over("clean", lambda batch, plain: plain.clean.logits)
 
     @cached_property
     def clean_logit_diff(self) -> PerPrompt:
         """Answer minus foil on the clean prompt, in logits."""
-        return self._gather([logit_diff(logits, b) for logits, b in zip(self._clean, self.batches, strict=True)])
+        return self._gathered(
+            "clean", lambda batch, plain: logit_diff(self._finite(batch, plain.clean.logits), batch, self.metric)
+        )
 
     @cached_property
     def corrupt(self) -> PerPrompt:
         """x: the metric of the corrupt run."""
-        return self._over(lambda i, b: self._logits(b, *_twins(b)))
+        return self._over("corrupt", lambda batch, plain: plain.corrupt.logits)
 
     # -- ablated runs ----------------------------------------------------------------------------------------------
 
     def ablated(self, what: Ablated) -> PerPrompt:
         """Return the metric of the clean run in which these parts take their ablated value."""
-        return self._over(lambda i, b: self._logits(b, b.clean, b.clean_lengths, edits=self._edits(i, what)))
+        (found,) = self.sweep("one circuit", [what])
+        return found
 
-    def _edits(self, index: int, what: Ablated) -> dict[Site, Edit]:
-        """Return what replaces the sites of a batch: the ablated value for the named parts at the named positions."""
-        here = self.batches[index].source >= 0
-        edits: dict[Site, Edit] = {}
-        for layer in range(self.model.layers):
-            heads = sorted(part.head for part in what.parts if isinstance(part, Head) and part.layer == layer)
-            if heads:
-                chosen = torch.zeros(self.model.heads, dtype=torch.bool, device=here.device)
-                chosen[heads] = True
-                site = Site("z", layer)
-                edits[site] = _replace(here[:, :, None, None] & chosen[:, None], self._ablation(index, site))
-            if Mlp(layer) in what.parts:
-                site = Site("mlp", layer)
-                edits[site] = _replace(here[:, :, None], self._ablation(index, site))
-        if what.embedding:
-            edits[EMBED] = _replace(here[:, :, None], self._ablation(index, EMBED))
-        return edits
+    def sweep(self, what: str, request: Sequence[Ablated]) -> Float[np.ndarray, "request prompts"]:
+        """Return the metric of each of many ablated runs; `what` they are is told to who watches.
 
-    def _ablation(self, index: int, site: Site) -> Tensor:
-        """Return the ablated value of a site, laid out at a batch's clean positions."""
-        batch = self.batches[index]
+        Raises:
+            MeasurementError: logits are not finite, or not even one row fits into memory.
+        """
+        self._keep_keys_and_values(request)
+        return self._with_room(lambda: self._swept(what, request))
+
+    def _swept(self, what: str, request: Sequence[Ablated]) -> Float[np.ndarray, "request prompts"]:
+        plans = [(batch, plan(request, rows=batch.rows, limit=self.batch_size)) for batch in self.batches]
+        done, total = 0, sum(len(groups) for _, groups in plans)
+        out = np.full((len(request), len(self.encoded)), np.nan)
+        for batch, groups in plans:
+            plain = self._shelf.of(batch)
+            for group in groups:
+                found = self._patched(batch, plain, group, [request[number] for number in group.patches])
+                out[np.ix_(group.patches, batch.indices)] = found
+                done += 1
+                self.watch(what, done, total)
+        return out
+
+    def _patched(
+        self, batch: Batch, plain: Unpatched, group: Group, patches: Sequence[Ablated]
+    ) -> Float[np.ndarray, "patches batch"]:
+        """Return the metric of one forward in which a batch runs once for each patch."""
+        own = plain.clean.logits
+        runs = self._logits(batch, plain, group.layer, patches)
+        return np.stack([_plain(read(self.metric, self._finite(batch, one), own, batch)) for one in runs])
+
+    def _logits(
+        self, batch: Batch, plain: Unpatched, layer: int, patches: Sequence[Ablated]
+    ) -> Float[Tensor, "patches batch read"]:
+        """Run a batch once for each patch, all of them in one forward that starts in `layer`."""
+        where = batch.source[:, batch.start :] >= 0
+        logits = self.model.forward(
+            batch.clean,
+            batch.clean_lengths,
+            edits=edits_of(patches, self.model, where, lambda site: self._ablation(batch, plain, site)),
+            read=tokens_read(self.metric, batch),
+            known=plain.known(layer, copies=len(patches)),
+        ).logits
+        return logits.reshape(len(patches), batch.rows, -1)
+
+    def _ablation(self, batch: Batch, plain: Unpatched, site: Site) -> Tensor:
+        """Return the ablated value of a site, laid out at a batch's clean positions from its start on."""
         if self.value == "zero":
             return torch.zeros((), device=self.model.device, dtype=self.model.dtype)
-        if self.value == "resample":
-            return _at(self._corrupt_values[index][site], batch.source.clamp(min=0))
-        return self._mean_values[index][site]
+        return plain.resampled(site) if self.value == "resample" else self._means.at(site, batch, self.model.dtype)
 
     @cached_property
-    def _corrupt_values(self) -> tuple[Mapping[Site, Tensor], ...]:
-        sites = self.model.sites
-        return tuple(self.model.forward(*_twins(batch), keep=sites).values for batch in self.batches)
+    def _means(self) -> Means:
+        return Means(self.model, self.encoded, self.batches, self.sites)
 
-    @cached_property
-    def _mean_values(self) -> tuple[Mapping[Site, Tensor], ...]:
-        """The mean over a template's clean and corrupt prompts, position by position counted from the end."""
-        longest = max(lengths.max().item() for batch in self.batches for _, lengths in _prompts(batch))
-        names = sorted({row.pair.template for row in self.encoded})
-        sums: dict[Site, Tensor] = {}
-        counts = torch.zeros(len(names), int(longest) + 1, dtype=torch.float64, device=self.model.device)
-        for batch in self.batches:
-            for ids, lengths in _prompts(batch):
-                at = self._strata(batch, names), _from_end(ids.shape[1], lengths, int(longest))
-                counts.index_put_(at, torch.ones_like(at[1], dtype=torch.float64), accumulate=True)
-                for site, value in self.model.forward(ids, lengths, keep=self.model.sites).values.items():
-                    sums.setdefault(site, value.new_zeros(*counts.shape, *value.shape[2:], dtype=torch.float64))
-                    sums[site].index_put_(at, value.double(), accumulate=True)
-        means = {site: total / counts.view(*counts.shape, *[1] * (total.ndim - 2)) for site, total in sums.items()}
-        return tuple(
-            {
-                site: mean[self._strata(b, names), _from_end(b.clean.shape[1], b.clean_lengths, int(longest))].to(
-                    self.model.dtype
-                )
-                for site, mean in means.items()
-            }
-            for b in self.batches
-        )
-
-    def _strata(self, batch: Batch, names: Sequence[str]) -> Tensor:
-        """Return each row's template as a number, of shape (batch, 1)."""
-        rows = [names.index(self.encoded[index].pair.template) for index in batch.indices]
-        return torch.tensor(rows, device=self.model.device)[:, None]
+    def _keep_keys_and_values(self, request: Sequence[Ablated]) -> None:
+        """See to it that keys and values are at hand where a request replaces them: they are not kept otherwise."""
+        wanted = {part.layer for patch in request for part in patch.parts if isinstance(part, KeyValue)}
+        new = [site for layer in sorted(wanted) for kind in ("k", "v") if (site := Site(kind, layer)) not in self.sites]
+        if new:
+            self._forget()
+            self.sites = (*self.sites, *new)
 
     # -- readings beside the metric --------------------------------------------------------------------------------
 
@@ -153,37 +177,101 @@ class Runs:
 
         Prompts run one length at a time, because the last column of a padded row is no answer position.
         """
+        return self._with_room(lambda: self._attention(heads, slot))
+
+    def _attention(self, heads: Collection[Head], slot: Callable[[Encoded], Sequence[int]]) -> dict[Head, PerPrompt]:
         out = {head: np.full(len(self.encoded), np.nan) for head in heads}
-        lengths = sorted({len(row.clean) for row in self.encoded})
-        for length in lengths:
-            rows = [i for i, row in enumerate(self.encoded) if len(row.clean) == length]
-            patterns = attention_of_last(self.model, batch_of(self.encoded, rows, self.model.device).clean)
+        groups = bucketed(self.encoded, "zero", self.batch_size)
+        for done, rows in enumerate(groups, start=1):
+            patterns = attention_of_last(self.model, self._batch(rows).clean)
             for at, index in enumerate(rows):
                 for head in heads:
                     to = patterns[head.layer, at, head.head, list(slot(self.encoded[index]))]
                     out[head][index] = float(to.sum())
+            self.watch("attention", done, len(groups))
         return out
 
     def noise(self, prompts: int = 8) -> float:
-        """Return the largest change of the clean metric when prompts run alone instead of together."""
-        first = max(self.batches, key=lambda batch: len(batch.indices))
-        if len(first.indices) == 1:  # alone in its batch already: beside itself it is in another
-            first = batch_of(self.encoded, first.indices * 2, self.model.device)
-        together = self._logits(first, first.clean, first.clean_lengths)
-        largest = 0.0
-        for row, index in enumerate(first.indices[:prompts]):
-            single, own = batch_of(self.encoded, [index], self.model.device), together[row : row + 1]
-            alone = self._logits(single, single.clean, single.clean_lengths)
-            change = read(self.metric, alone, own, single) - read(self.metric, own, own, single)
-            largest = max(largest, abs(float(change[0])))
-        return largest
+        """Return the largest change of the clean metric of a few prompts by how they are run.
 
-    # -- one forward -----------------------------------------------------------------------------------------------
+        They run together with all that share their batch; alone; and as patched runs do, from a known token and layer
+        on, with a patch of nothing.
+        """
+        batch = max(self.batches, key=lambda batch: batch.rows)
+        few = self._batch(batch.indices[:prompts])
+        together = self._shelf.of(batch).clean.logits[: few.rows]
+        change = 0.0
+        for logits in (self._alone(few), *self._of_no_patch(few)):
+            here = read(self.metric, self._finite(few, logits), together, few)
+            change = max(change, float((here - read(self.metric, together, together, few)).abs().max()))
+        return change
 
-    def _logits(
-        self, batch: Batch, ids: Tensor, lengths: Tensor, edits: Mapping[Site, Edit] | None = None
-    ) -> Float[Tensor, "batch vocabulary"]:
-        logits = self.model.forward(ids, lengths, edits=edits).logits
+    def _alone(self, few: Batch) -> Tensor:
+        singles = [self._batch([index]) for index in few.indices]
+        return torch.cat([Unpatched(self.model, single, self.metric, ()).clean.logits for single in singles])
+
+    def _of_no_patch(self, few: Batch) -> Iterator[Tensor]:
+        plain = Unpatched(self.model, few, self.metric, ())
+        for layer in range(0, self.model.layers, max(1, self.model.layers // 2)):
+            yield from self._logits(few, plain, layer, [Ablated(frozenset())] * 2)
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def _with_room(self, run: Callable[[], T]) -> T:
+        """Return what `run` gives; where memory is out, halve the batch, note it, and run from the beginning."""
+        while True:
+            try:
+                return run()
+            except RuntimeError as error:  # torch's class for this is one, and not every device raises that class
+                if not _out_of_memory(error):
+                    raise
+                said = str(error).partition("\n")[0]
+            self._halve(said)  # outside of the handler, which holds on to what filled the memory
+
+    def _halve(self, said: str) -> None:
+        if self.batch_size == 1:
+            raise MeasurementError(
+                f"one prompt of {self.encoded[0].pair.clean!r}'s length should fit into the memory beside "
+                f"{self.model.name!r}, and does not: {said}\n"
+                "  Take a larger device, or --circuits-dtype bfloat16: in half the precision it takes half the memory."
+            )
+        self.batch_size //= 2
+        self._forget()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.notices = (f"memory was out on {self.model.name!r}: {self.batch_size} prompts run in a forward at most",)
+
+    def _forget(self) -> None:
+        """Let go of all that is held in memory; it is made again when it is asked for."""
+        for name in ("batches", "_shelf", "_means"):
+            self.__dict__.pop(name, None)
+
+    # -- over all batches ------------------------------------------------------------------------------------------
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        return batch_of(self.encoded, indices, self.model.device, self.value, resume=self.model.resumes)
+
+    def _over(self, what: str, logits: Callable[[Batch, Unpatched], Tensor]) -> PerPrompt:
+        return self._gathered(
+            what,
+            lambda batch, plain: read(
+                self.metric, self._finite(batch, logits(batch, plain)), plain.clean.logits, batch
+            ),
+        )
+
+    def _gathered(self, what: str, run: Callable[[Batch, Unpatched], Tensor]) -> PerPrompt:
+        """Return what `run` gives on each batch, in the order of the prompts."""
+
+        def all_batches() -> PerPrompt:
+            out = np.full(len(self.encoded), np.nan)
+            for done, batch in enumerate(self.batches, start=1):
+                out[list(batch.indices)] = _plain(run(batch, self._shelf.of(batch)))
+                self.watch(what, done, len(self.batches))
+            return out
+
+        return self._with_room(all_batches)
+
+    def _finite(self, batch: Batch, logits: Tensor) -> Tensor:
         finite = logits.isfinite().all(-1)
         if not bool(finite.all()):
             bad = [batch.indices[row] for row in (~finite).nonzero()[:, 0].tolist()]
@@ -193,42 +281,12 @@ class Runs:
             )
         return logits
 
-    def _read(self, index: int, batch: Batch, logits: Tensor) -> Tensor:
-        return read(self.metric, logits, self._clean[index], batch)
 
-    def _over(self, run: Callable[[int, Batch], Tensor]) -> PerPrompt:
-        return self._gather([self._read(i, batch, run(i, batch)) for i, batch in enumerate(self.batches)])
-
-    def _gather(self, parts: Sequence[Tensor]) -> PerPrompt:
-        out = np.full(len(self.encoded), np.nan)
-        for batch, part in zip(self.batches, parts, strict=True):
-            out[list(batch.indices)] = part.double().cpu().numpy()
-        return out
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Say whether torch found no memory: on a GPU that has a class of its own, on other devices only these words."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
-def _twins(batch: Batch) -> tuple[Tensor, Tensor]:
-    if batch.corrupt is None or batch.corrupt_lengths is None:
-        raise MeasurementError("these prompts have no corrupt twin: only zero and mean ablation exist for them.")
-    return batch.corrupt, batch.corrupt_lengths
-
-
-def _prompts(batch: Batch) -> list[tuple[Tensor, Tensor]]:
-    """Return the clean prompts of a batch and, where there are any, the corrupt ones."""
-    clean = [(batch.clean, batch.clean_lengths)]
-    return clean if batch.corrupt is None else [*clean, _twins(batch)]
-
-
-def _replace(where: Tensor, value: Tensor) -> Edit:
-    return lambda own: torch.where(where, value, own)
-
-
-def _at(values: Tensor, positions: Tensor) -> Tensor:
-    """Return the values of shape (batch, from, ...) at positions of shape (batch, to)."""
-    rows = torch.arange(len(values), device=values.device)[:, None]
-    return values[rows, positions]
-
-
-def _from_end(width: int, lengths: Tensor, beyond: int) -> Tensor:
-    """Return each position's distance from its row's last token, shape (batch, width); padding is put at `beyond`."""
-    back = lengths[:, None] - 1 - torch.arange(width, device=lengths.device)
-    return torch.where(back < 0, beyond, back)
+def _plain(tensor: Tensor) -> PerPrompt:
+    return np.asarray(tensor.double().cpu().numpy())

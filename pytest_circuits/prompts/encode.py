@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,17 +70,6 @@ def encode(pairs: Sequence[Pair], tokenizer: Tokenizer, tokens: Tokens, ablation
     encoded = [encoder.encode(pair) for pair in pairs]
     encoder.refuse_faults()
     return tuple(it for it in encoded if it is not None)
-
-
-def batches(encoded: Sequence[Encoded], size: int) -> list[list[int]]:
-    """Return indices in groups of at most `size` whose clean lengths agree, and corrupt ones too: nothing is padded.
-
-    Shorter prompts come first; within a length the order is kept.
-    """
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, it in enumerate(encoded):
-        groups[len(it.clean), len(it.corrupt or ())].append(index)
-    return [group[start : start + size] for _, group in sorted(groups.items()) for start in range(0, len(group), size)]
 
 
 _FAULTS = {

@@ -5,9 +5,10 @@ Score = the share of a task's tokens t whose argmax over the task's tokens of
     W_U  LN_f( W_OV^h  LN_l( MLP_0(LN_0(W_E[t])) ) )
 
 is the successor of t. MLP_0 is the first stage that Gould et al. found: it turns a token into its index in its
-sequence. They fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost.
-W_OV is W_V W_O without its biases, which are the same for every token. Weekdays and months wrap; the last of the others
-has no successor and is left out. The score comes from weights alone, so it has no sampling error; its step is 1/n
+sequence. They fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost:
+those before MLP_0 and the head, and those behind them where the architecture has any. W_E[t] is what the embedding puts
+into the residual stream, without a learned position. W_OV is W_V W_O without its biases, which are the same for every
+token. Weekdays and months wrap; the last of the others has no successor and is left out. The score comes from weights alone, so it has no sampling error; its step is 1/n
 tokens.
 
 The control is a random permutation of the answers: a head that scores there does not know the order. Typical values:
@@ -22,7 +23,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..checkpoints.selfcheck import output_weight
+from ..checkpoints.model import EMBED, Site
+from ..checkpoints.ov import output_weight, value_weight
+from ..checkpoints.rounding import gap
 from ..errors import PromptError
 
 if TYPE_CHECKING:
@@ -74,36 +77,67 @@ def successor_scores(model: BoundModel, heads: Sequence[Head]) -> dict[Head, dic
             f"the role successor needs sequence words that are single tokens of {model.name!r}, found none.\n"
             f"  Tried: {', '.join(TASKS)}. Without them the score would be empty."
         )
+    scores: dict[Head, dict[str, tuple[int, int]]] = {head: {} for head in heads}
     with torch.inference_mode():
-        return {head: {name: _hits(model, head, steps) for name, steps in tasks.items()} for head in heads}
+        for name, steps in tasks.items():
+            tokens = torch.tensor(sorted({*steps, *steps.values()}), device=model.device)
+            first = _first_mlp(model, tokens)
+            for head in heads:
+                scores[head][name] = _hits(_ov_logits(model, head, first, tokens), tokens, steps)
+    return scores
 
 
-def _hits(model: BoundModel, head: Head, steps: Mapping[int, int]) -> tuple[int, int]:
-    tokens = torch.tensor(sorted({*steps, *steps.values()}), device=model.device)
-    best = tokens[_ov_logits(model, head, tokens).argmax(-1)]
+def _hits(
+    logits: Float[Tensor, "tokens tokens"], tokens: Int[Tensor, " tokens"], steps: Mapping[int, int]
+) -> tuple[int, int]:
+    best = tokens[logits.argmax(-1)]
     hits = sum(steps.get(int(token)) == int(found) for token, found in zip(tokens, best, strict=True))
     return hits, len(steps)
 
 
-def _ov_logits(model: BoundModel, head: Head, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens tokens"]:
+def _first_mlp(model: BoundModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
+    """Return what the first layer's MLP adds where the residual stream holds the token's embedding and nothing else."""
+    row = model.architecture
+    embedded = _embedded(model, tokens)
+    site = Site("mlp", 0)
+    with model.part(0, row.mlp_norm or row.mlp).register_forward_pre_hook(
+        lambda _, args: (embedded.reshape(args[0].shape), *args[1:])
+    ):
+        return model.forward(tokens[:, None], keep=[site]).values[site][:, 0]
+
+
+def _embedded(model: BoundModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
+    """Return what the embedding of each token puts into the residual stream, a learned position left out.
+
+    Raises:
+        PromptError: between the two there is a map that this formula does not have.
+    """
+    stream = model.forward(tokens[:, None], keep=[EMBED]).values[EMBED][:, 0]
+    embedded: Tensor = model.module.get_input_embeddings()(tokens).to(stream.device)
+    if embedded.shape != stream.shape:
+        raise PromptError(
+            f"the role successor reads a head through the embedding, which in {model.name!r} has {embedded.shape[-1]} "
+            f"numbers, and the residual stream {stream.shape[-1]}.\n  What maps one to the other is no part of the "
+            "role's formula, so the score would not be the published one. Drop the role for this checkpoint."
+        )
+    added = stream - embedded
+    largest, allowed = gap(added, added[:1].expand_as(added), model.dtype)
+    return embedded if largest <= allowed else stream  # a position adds the same to all; a scale or a norm does not
+
+
+def _ov_logits(
+    model: BoundModel, head: Head, first: Float[Tensor, "tokens width"], tokens: Int[Tensor, " tokens"]
+) -> Float[Tensor, "tokens tokens"]:
     """Return what the head's OV circuit says of each token: logits over the same tokens, in float32."""
     row = model.architecture
-    first = model.part(0, row.mlp)(model.part(0, row.mlp_norm)(model.module.get_input_embeddings()(tokens)))
-    normed = model.part(head.layer, row.attention_norm)(first)
-    written = normed.float() @ value_weight(model, head) @ output_weight(model, head.layer)[head.head].float()
-    final = model.module.get_submodule(row.final_norm)(written.to(model.dtype))
+    normed = model.part(head.layer, row.attention_norm)(first) if row.attention_norm else first
+    value, output = value_weight(model, head.layer, head.head), output_weight(model, head.layer)[head.head]
+    written = (normed.float() @ value @ output.float()).to(model.dtype)
+    if row.attention_adds:
+        written = model.part(head.layer, row.attention_adds)(written)
+    final = model.module.get_submodule(row.final_norm)(written) if row.final_norm else written
     logits: Tensor = final.float() @ model.module.get_output_embeddings().weight[tokens].float().T
     return logits
-
-
-def value_weight(model: BoundModel, head: Head) -> Float[Tensor, "width head_width"]:
-    """Return W_V of a query head; query heads of one group share their key/value head's."""
-    row = model.architecture
-    weight: Tensor = model.part(head.layer, row.values).weight.float()
-    if row.value_layout == "fused-thirds":  # a Conv1D: (width, queries | keys | values)
-        return weight.chunk(3, dim=1)[2].chunk(model.heads, dim=1)[head.head]
-    groups: int = getattr(model.module.config, "num_key_value_heads", None) or model.heads
-    return weight.chunk(groups, dim=0)[head.head * groups // model.heads].T
 
 
 def _steps(model: BoundModel, task: Task) -> dict[int, int]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ class SpecFile:
     """A spec and the file that it came from.
 
     `circuit` is its id everywhere: the path from the root with `/`, without `.circuit.yaml`. `lines` holds the line of
-    each key and item, from 1. `sha256` is of the file's bytes; `identity` is of what changes a measurement, so it stays
-    when a limit, a comment or a checkpoint changes.
+    each key and item, from 1. `sha256` is of the file's bytes. `measured` is what changes a measurement, as plain
+    builtins by section: it stays when a limit, a comment or a checkpoint changes.
     """
 
     path: Path
@@ -38,7 +39,13 @@ class SpecFile:
     spec: Spec
     lines: Mapping[tuple[str | int, ...], int]
     sha256: str
-    identity: str
+    measured: Mapping[str, Any]
+
+    @cached_property
+    def identity(self) -> str:
+        """The sha256 of the canonical JSON of `measured`."""
+        canonical = json.dumps(self.measured, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     def line(self, *path: str | int) -> int:
         """Return the line of a key or item, such as `line("claims", "heads")`, or of what is nearest above it."""
@@ -76,7 +83,7 @@ def load_spec(path: Path | str, *, root: Path | str | None = None) -> SpecFile:
                 spec=spec,
                 lines=_lines(document),
                 sha256=hashlib.sha256(raw).hexdigest(),
-                identity=_identity(spec, contents),
+                measured=_measured(spec, contents),
             )
     elif not document.problems:
         document.problem((), "a spec is a mapping that begins with `format: 1`")
@@ -152,9 +159,9 @@ def _lines(document: Document) -> dict[tuple[str | int, ...], int]:
     return {path: place.line for path, place in places.items() if place.file == document.name}
 
 
-def _identity(spec: Spec, prompt_file: bytes | None) -> str:
-    """Return the sha256 of the canonical JSON of what changes a measurement."""
-    measured = {
+def _measured(spec: Spec, prompt_file: bytes | None) -> dict[str, Any]:
+    """Return what changes a measurement; of a prompt file it is the content."""
+    return {
         "tokens": spec.tokens.model_dump(),
         "prompts": spec.prompts.model_dump(exclude={"include"})
         if prompt_file is None
@@ -168,5 +175,3 @@ def _identity(spec: Spec, prompt_file: bytes | None) -> str:
             "knockout": spec.necessity_of,
         },
     }
-    canonical = json.dumps(measured, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from .components import Attention, Component, Head, Layer, Mlp, Named, parse_component
+from .components import Attention, Component, Head, KeyValue, Layer, Mlp, Named, parse_component
 
 CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
 """The checks that a spec may declare, in the order in which they are told."""
@@ -31,6 +31,11 @@ class Section(BaseModel):
 def _named(text: str, info: ValidationInfo, kinds: tuple[type[Named], ...], expected: str) -> str:
     """Return the canonical name of a part of one of the `kinds`, inside the model whose size the context tells."""
     part = parse_component(text)
+    if isinstance(part, KeyValue):
+        raise ValueError(
+            f"{text!r} names a key/value head, which only prepares what query heads put out, and a circuit is made of "
+            "what is added to the residual stream; name the query heads that share it, such as L9H10"
+        )
     if not isinstance(part, kinds):
         raise ValueError(f"{text!r} names something else; here only {expected}")
     size: dict[str, int] = info.context or {}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from pytest_circuits.builtin.training import Schedule, train
-from pytest_circuits.checkpoints.model import BoundModel
 
 if TYPE_CHECKING:
+    from pytest_circuits.checkpoints.model import BoundModel
     from pytest_circuits.spec.components import Head
 
 Change = Callable[[Any], None]
@@ -24,17 +25,8 @@ def changed(model: BoundModel, *changes: Change) -> BoundModel:
     module = copy.deepcopy(model.module)
     for change in changes:
         change(module)
-    blocks = tuple(module.get_submodule(model.architecture.blocks))
-    return BoundModel(
-        name="changed",
-        fingerprint="changed",
-        architecture=model.architecture,
-        module=module,
-        tokenizer=model.tokenizer,
-        layers=model.layers,
-        heads=model.heads,
-        blocks=blocks,
-    )
+    blocks = module.get_submodule(model.architecture.blocks)
+    return replace(model, name="changed", fingerprint="changed", module=module, blocks=blocks)
 
 
 def rows(module: Any, head: Head) -> slice:

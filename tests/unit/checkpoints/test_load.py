@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import VOCABULARY, random_module
+from small_models import VARIANT_NAMES, VOCABULARY, random_module
 from transformers import AutoModelForCausalLM
 
 from pytest_circuits.builtin import builtin_directory
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from pytest_circuits.checkpoints.handle import CheckpointModel
 
-ARCHITECTURES = ["gpt2", "llama", "mistral", "qwen2"]
 IDS = torch.arange(20)[None] * 5
 
 
@@ -76,7 +75,7 @@ def plain_logits(folder: Path, ids: torch.Tensor = IDS, **options: Any) -> torch
 # the same model as the library's
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", VARIANT_NAMES)
 def test_an_opened_model_is_the_librarys(architecture: str, saved: Callable[..., Path]) -> None:
     folder = saved(architecture)
 

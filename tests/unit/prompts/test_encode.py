@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_circuits.errors import PromptError
-from pytest_circuits.prompts.encode import Encoded, batches, encode
+from pytest_circuits.prompts.encode import Encoded, encode
 from pytest_circuits.prompts.pair import Pair
 from pytest_circuits.prompts.pairs import pairs_of
 from pytest_circuits.spec.schema import Ablation, Tokens
@@ -362,24 +362,3 @@ def test_at_most_ten_words_are_listed_and_all_are_counted() -> None:
 
 def test_control_characters_of_a_prompt_are_shown_by_their_repr() -> None:
     assert "'\\x1b[31m'" in refusal(flipped("the {a}", "\x1b[31m", "keys"))
-
-
-def lengths(encoded: Sequence[Encoded], group: list[int]) -> set[tuple[int, int]]:
-    return {(len(encoded[at].clean), len(encoded[at].corrupt or ())) for at in group}
-
-
-def test_batches_hold_each_pair_once_and_need_no_padding() -> None:
-    texts = ["the {a}", "the {a} near it", "a {a}", "the {a} behind it", "an {a} near", "one {a}"]
-    encoded = run(
-        *(flipped(text, word, twin) for text in texts for word, twin in [("key", "keys"), ("dog", "two dogs")]),
-        align="slot",
-    )
-    groups = batches(encoded, 2)
-
-    assert sorted(at for group in groups for at in group) == list(range(12))
-    assert all(len(group) <= 2 and len(lengths(encoded, group)) == 1 for group in groups)
-    assert groups == [[0, 4], [10], [1, 5], [11], [8], [9], [2, 6], [3, 7]]
-
-
-def test_pairs_without_twins_are_batched_too() -> None:
-    assert batches(run(from_file("the key", None), from_file("a key", None), value="zero"), 8) == [[0, 1]]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from small_models import VOCABULARY, bound, random_module
+from small_models import VARIANT_NAMES, VOCABULARY, bound, random_module
 
-from pytest_circuits.checkpoints.selfcheck import output_weight
+from pytest_circuits.checkpoints.ov import output_weight, value_weight
 from pytest_circuits.errors import PromptError
-from pytest_circuits.roles.successor import DAYS, MONTHS, TASKS, successor_scores, value_weight
+from pytest_circuits.roles import successor
+from pytest_circuits.roles.successor import DAYS, MONTHS, TASKS, successor_scores
 from pytest_circuits.spec.components import Head
 
 if TYPE_CHECKING:
@@ -113,8 +114,80 @@ def test_scores_equal_the_naive_loop(model: BoundModel) -> None:
 
 def test_weights_of_a_head_are_its_own(model: BoundModel) -> None:
     for head in (Head(0, 0), Head(2, 3)):
-        assert torch.equal(value_weight(model, head).T, naive_value(model, head))
+        assert torch.equal(value_weight(model, head.layer, head.head).T, naive_value(model, head))
         assert torch.equal(output_weight(model, head.layer)[head.head], naive_output(model, head))
+
+
+FIRST = {
+    "bloom": lambda m, b, e: b.mlp.dense_4h_to_h(
+        b.mlp.gelu_impl(b.mlp.dense_h_to_4h(b.post_attention_layernorm(m.transformer.word_embeddings_layernorm(e))))
+    ),
+    "codegen": lambda m, b, e: b.mlp(b.ln_1(e)),
+    "cohere": lambda m, b, e: b.mlp(b.input_layernorm(e)),
+    "falcon": lambda m, b, e: b.mlp(b.input_layernorm(e)),
+    "falcon-grouped": lambda m, b, e: b.mlp(b.ln_mlp(e)),
+    "falcon-sequential": lambda m, b, e: b.mlp(b.post_attention_layernorm(e)),
+    "gemma": lambda m, b, e: b.mlp(b.post_attention_layernorm(e)),
+    "gemma2": lambda m, b, e: b.post_feedforward_layernorm(b.mlp(b.pre_feedforward_layernorm(e))),
+    "glm4": lambda m, b, e: b.post_mlp_layernorm(b.mlp(b.post_attention_layernorm(e))),
+    "gpt_neo": lambda m, b, e: b.mlp(b.ln_2(e)),
+    "gpt_neox": lambda m, b, e: b.mlp(b.post_attention_layernorm(e)),
+    "gpt_oss": lambda m, b, e: b.mlp(b.post_attention_layernorm(e)[None])[0][0],
+    "granite": lambda m, b, e: b.mlp(b.post_attention_layernorm(1.5 * e)),
+    "mpt": lambda m, b, e: b.ffn.down_proj(b.ffn.act(b.ffn.up_proj(b.norm_2(e)))),
+    "olmo2": lambda m, b, e: b.post_feedforward_layernorm(b.mlp(e)),
+    "opt": lambda m, b, e: b.fc2(b.activation_fn(b.fc1(b.final_layer_norm(e)))),
+    "phi": lambda m, b, e: b.mlp(b.input_layernorm(e)),
+    "stablelm": lambda m, b, e: b.mlp(b.post_attention_layernorm(e)),
+    "stablelm-parallel": lambda m, b, e: b.mlp(b.input_layernorm(e)),
+}
+TOKENS = torch.arange(7, 60, 5)
+
+
+@pytest.mark.parametrize("architecture", FIRST)
+def test_the_first_stage_is_the_mlp_on_the_embedding_alone(architecture: str) -> None:
+    model = bound(random_module(architecture), architecture)
+    with torch.inference_mode():
+        embedded = model.module.get_input_embeddings()(TOKENS)
+        expected = FIRST[architecture](model.module, model.blocks[0], embedded)
+        torch.testing.assert_close(successor._first_mlp(model, TOKENS), expected)
+
+
+def test_a_norm_behind_the_heads_is_applied() -> None:
+    model = bound(random_module("gemma2"), "gemma2")
+    block, inner = model.blocks[1], model.module.model
+    with torch.inference_mode():
+        first = successor._first_mlp(model, TOKENS)
+        values = block.input_layernorm(first) @ block.self_attn.v_proj.weight[12:24].T  # head 2 reads group 1
+        written = block.post_attention_layernorm(values @ block.self_attn.o_proj.weight[:, 24:36].T)
+        expected = inner.norm(written) @ inner.embed_tokens.weight[TOKENS].T
+        torch.testing.assert_close(successor._ov_logits(model, Head(1, 2), first, TOKENS), expected)
+
+
+@pytest.mark.parametrize("architecture", [name for name in VARIANT_NAMES if name != "deepseek_v3"])
+def test_heads_of_every_architecture_are_scored(architecture: str) -> None:
+    model = with_words(bound(random_module(architecture), architecture))
+    with torch.inference_mode():
+        first = successor._first_mlp(model, TOKENS)
+        logits = torch.stack([successor._ov_logits(model, Head(1, head), first, TOKENS) for head in range(4)])
+
+    assert logits.isfinite().all()
+    assert (logits[1:] - logits[:-1]).abs().amax((1, 2)).min() > 1e-3  # each head its own
+    assert successor_scores(model, [PLANTED])[PLANTED]["weekdays"][1] == 7
+
+
+def test_values_that_pass_a_bottleneck_are_refused() -> None:
+    model = with_words(bound(random_module("deepseek_v3"), "deepseek_v3"))
+
+    with pytest.raises(PromptError, match="needs its W_V, and a deepseek_v3 has none: .*\n  Drop the role"):
+        successor_scores(model, [PLANTED])
+
+
+def test_an_embedding_that_is_mapped_into_the_residual_stream_is_refused() -> None:
+    model = with_words(bound(random_module("opt", word_embed_proj_dim=16), "opt"))
+
+    with pytest.raises(PromptError, match="'random' has 16 numbers, and the residual stream 32.\n"):
+        successor_scores(model, [PLANTED])
 
 
 def test_a_task_with_too_few_single_tokens_is_not_scored(model: BoundModel) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_circuits.spec.components import Attention, Embedding, Head, Layer, Mlp, parse_component
+from pytest_circuits.spec.components import Attention, Embedding, Head, KeyValue, Layer, Mlp, parse_component
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_any_other_text_is_refused_with_the_forms_that_are_read(text: str) -> No
     assert repr(text) in str(caught.value)
 
 
-def test_a_key_value_head_is_refused_with_its_own_reason() -> None:
-    with pytest.raises(ValueError, match="'L9KV3' names a key/value head, and what replacing one means is not defined"):
-        parse_component("L9KV3")
+def test_a_key_value_head_is_no_query_head() -> None:
+    assert parse_component("L9KV3") == parse_component("l9kv3") == KeyValue(9, 3)
+    assert str(KeyValue(9, 3)) == "L9KV3"
 
 
 def test_heads_sort_by_layer_and_number_and_not_as_text() -> None:

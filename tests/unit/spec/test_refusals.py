@@ -114,7 +114,7 @@ VALUES = [
         "circuit.number_mover.heads.0",
         "'L2' names something else; here only a head such as L9H10",
     ),
-    ("L2H0", "L2KV0", "19:26", "circuit.number_mover.heads.0", "'L2KV0' names a key/value head, and what replacing"),
+    ("L2H0", "L2KV0", "19:26", "circuit.number_mover.heads.0", "'L2KV0' names a key/value head, which only prepares"),
     ("L2H0", "L2HO", "19:26", "circuit.number_mover.heads.0", "'L2HO' names no part of a model; a head is written L9"),
     (
         "L2H0",
