@@ -39,7 +39,7 @@ def spec_file(claims: dict[str, Any] | None = None, **changes: Any) -> SpecFile:
         spec=Spec.model_validate(data | changes),
         lines={("claims",): 30, ("claims", "heads"): 35, ("claims", "heads", "keep_at_least"): 36},
         sha256="0" * 64,
-        identity="1" * 64,
+        measured={},
     )
 
 

@@ -39,7 +39,7 @@ def body(baseline: Baseline) -> dict[str, Any]:
 def encode(baseline: Baseline) -> str:
     """Return the whole file: the same text for the same baseline."""
     plain = body(baseline)
-    return _layout(plain | {"sha256": _seal(plain)}) + "\n"
+    return _layout(plain | {"sha256": digest(plain)}) + "\n"
 
 
 def decode(text: str) -> Baseline:
@@ -48,17 +48,7 @@ def decode(text: str) -> Baseline:
     Raises:
         ValueError: the text is damaged; its message says how.
     """
-    try:
-        plain = json.loads(text, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("it is nested too deeply to be read") from None
-    if not isinstance(plain, dict):
-        raise ValueError("it is not a JSON object")
-    if plain.get("format") != FORMAT:
-        raise ValueError(f"its format is {plain.get('format')!r:.40}, and this version reads format {FORMAT}")
-    seal = plain.pop("sha256", None)
-    if seal != _seal(plain):
-        raise ValueError("its content does not match its sha256, so it was edited or merged by hand")
+    plain = unsealed(text, FORMAT)
     _check(plain)
     return Baseline(
         reference=Reference(**plain["reference"]),
@@ -68,7 +58,31 @@ def decode(text: str) -> Baseline:
     )
 
 
-def _seal(plain: dict[str, Any]) -> str:
+def unsealed(text: str, version: int) -> dict[str, Any]:
+    """Return the body of a JSON object whose `format` is the version and whose `sha256` is that of the rest.
+
+    Raises:
+        ValueError: the text is damaged; its message says how.
+    """
+    try:
+        return _unsealed(json.loads(text, parse_constant=_refuse), version)
+    except RecursionError:
+        raise ValueError("it is nested too deeply to be read") from None
+
+
+def _unsealed(plain: Any, version: int) -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        raise ValueError("it is not a JSON object")
+    if plain.get("format") != version:
+        raise ValueError(f"its format is {plain.get('format')!r:.40}, and this version reads format {version}")
+    seal = plain.pop("sha256", None)
+    if seal != digest(plain):
+        raise ValueError("its content does not match its sha256, so it was edited or merged by hand")
+    return plain
+
+
+def digest(plain: Any) -> str:
+    """Return the sha256 of the canonical JSON of plain builtins; ValueError where one is NaN or infinite."""
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

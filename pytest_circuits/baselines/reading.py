@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..errors import BaselineError, MeasurementError
 
@@ -37,8 +37,15 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}") + 0.0
 
 
-class _Part(Generic[T]):
-    """One part of a stored reading, made from its JSON form when first asked for."""
+class Parts(Protocol):
+    """A reading whose parts come in their JSON form."""
+
+    def part(self, name: str) -> Any:
+        """Return a part's JSON form."""
+
+
+class Part(Generic[T]):
+    """One part of such a reading, made from its JSON form when first asked for, and kept."""
 
     def __init__(self, make: Callable[[Any], T]) -> None:
         self.make = make
@@ -46,35 +53,28 @@ class _Part(Generic[T]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, reading: StoredReading, owner: type | None = None) -> T:
-        stored = reading.parts[self.name]
-        if stored is None:
-            raise BaselineError(
-                f"the stored baseline of {reading.circuit_id} was expected to hold {self.name!r}, and it does not: "
-                "no declared check needed it when it was written.\n"
-                f"  Without it this check has nothing to compare with. Measure it: {update_command(reading.circuit_id)}"
-            )
-        made = reading.__dict__[self.name] = self.make(stored)
+    def __get__(self, reading: Parts, owner: type | None = None) -> T:
+        made = reading.__dict__[self.name] = self.make(reading.part(self.name))
         return made
 
 
-def _array(numbers: list[float]) -> PerPrompt:
+def array(numbers: list[float]) -> PerPrompt:
     import numpy as np
 
-    array = np.array(numbers, dtype=np.float64)
-    array.setflags(write=False)
-    return array
+    made = np.array(numbers, dtype=np.float64)
+    made.setflags(write=False)
+    return made
 
 
-def _arrays(heads: dict[str, list[float]]) -> Mapping[str, PerPrompt]:
-    return {head: _array(numbers) for head, numbers in heads.items()}
+def arrays(heads: dict[str, list[float]]) -> Mapping[str, PerPrompt]:
+    return {head: array(numbers) for head, numbers in heads.items()}
 
 
-def _counts(heads: dict[str, dict[str, list[int]]]) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+def counts(heads: dict[str, dict[str, list[int]]]) -> Mapping[str, Mapping[str, tuple[int, int]]]:
     return {head: {task: (hits, tokens) for task, (hits, tokens) in tasks.items()} for head, tasks in heads.items()}
 
 
-def _names(templates: list[str]) -> tuple[str, ...]:
+def names(templates: list[str]) -> tuple[str, ...]:
     return tuple(templates)
 
 
@@ -92,17 +92,28 @@ class StoredReading:
         self.parts = parts
         self.circuit_id = circuit  # `circuit` is the part k
 
-    templates = _Part(_names)
-    clean = _Part(_array)
-    corrupt = _Part(_array)
-    clean_logit_diff = _Part(_array)
-    circuit = _Part(_array)
-    knockout = _Part(_array)
-    floor = _Part(_array)
-    heads = _Part(_arrays)
-    attention = _Part(_arrays)
-    successor = _Part(_counts)
-    noise = _Part(float)
+    templates = Part(names)
+    clean = Part(array)
+    corrupt = Part(array)
+    clean_logit_diff = Part(array)
+    circuit = Part(array)
+    knockout = Part(array)
+    floor = Part(array)
+    heads = Part(arrays)
+    attention = Part(arrays)
+    successor = Part(counts)
+    noise = Part(float)
+
+    def part(self, name: str) -> Any:
+        """Return a part's JSON form; BaselineError where it is absent."""
+        stored = self.parts[name]
+        if stored is None:
+            raise BaselineError(
+                f"the stored baseline of {self.circuit_id} was expected to hold {name!r}, and it does not: "
+                "no declared check needed it when it was written.\n"
+                f"  Without it this check has nothing to compare with. Measure it: {update_command(self.circuit_id)}"
+            )
+        return stored
 
 
 @dataclass(frozen=True)
@@ -140,19 +151,22 @@ def keep(reading: Reading, *, circuit: str, parts: Collection[str] = ON_DEMAND) 
         MeasurementError: a value is NaN or infinite.
     """
     kept = dict.fromkeys((*ALWAYS, *ON_DEMAND))
-    kept |= {name: _plain(getattr(reading, name)) for name in (*ALWAYS, *parts)}
+    kept |= {name: plain_part(getattr(reading, name), rounded) for name in (*ALWAYS, *parts)}
     return StoredReading(kept, circuit)
 
 
-def _plain(part: Any) -> Any:
-    """Return a part in its JSON form: counts and names as they are, every other number rounded."""
+def plain_part(part: Any, number: Callable[[float], float]) -> Any:
+    """Return a part in its JSON form: counts and names as they are, every other number as `number` gives it."""
     if isinstance(part, str):
         return str(part)
     if isinstance(part, Mapping):
-        return {str(key): _counted(item) if isinstance(item, Mapping) else _plain(item) for key, item in part.items()}
+        return {
+            str(key): _counted(item) if isinstance(item, Mapping) else plain_part(item, number)
+            for key, item in part.items()
+        }
     if hasattr(part, "__iter__"):
-        return [_plain(item) for item in part]
-    return rounded(part)
+        return [plain_part(item, number) for item in part]
+    return number(part)
 
 
 def _counted(tasks: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:

@@ -84,7 +84,8 @@ def write_baseline(path: Path, baseline: Baseline) -> Literal["written", "unchan
         return "unchanged"
     text = encode(baseline)
     try:
-        _replace(path, text)
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, text)
     except OSError as error:
         raise BaselineRefused(
             f"the baseline {path.as_posix()!r} could not be written: {error.strerror or error}.\n"
@@ -97,10 +98,14 @@ def _content(baseline: Baseline) -> dict[str, Any]:
     return {key: value for key, value in body(baseline).items() if key not in INCIDENTAL}
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Put a text into a file of a folder that is there: at every moment it is the whole old one or the whole new one.
+
+    Raises:
+        OSError: the file system refused; the old file is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(exist_ok=True)
         with temporary.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()

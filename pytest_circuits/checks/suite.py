@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..baselines import Baseline, baseline_path, read_baseline
@@ -10,23 +11,26 @@ from ..checkpoints.architectures import Shape
 from ..checkpoints.handle import CheckpointModel, open_checkpoint
 from ..errors import BaselineError, CircuitsError, MismatchError
 from . import Comparison, judge
-from .measurements import Measurements
+from .cached import Cached
 from .updating import Prepared, prepare, store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from ..baselines.cache import Cache
     from ..checkpoints.naming import Checkpoint
-    from ..records import Reading, Result
+    from ..records import Reading, Result, Watch
     from ..spec.loader import SpecFile
+    from .measurements import Measurements
 
 
 @dataclass
 class Suite:
     """One process's measurements. A checkpoint is opened once, and a spec's part on it is measured once.
 
-    At most two models are resident: the reference, and the checkpoint that was asked for last.
+    At most two models are resident: the reference, and the checkpoint that was measured last. What the cache holds is
+    not measured, and a checkpoint of which it holds all is not loaded.
     """
 
     root: Path
@@ -35,8 +39,11 @@ class Suite:
     dtype: str = "float32"
     batch_size: int = 256
     environment: Mapping[str, str] = field(default_factory=dict)
+    cache: Cache | None = None
+    watch: Watch | None = None  # told whose part runs; readings outlive it, so it may be set and unset at any time
     _models: dict[Checkpoint, CheckpointModel | CircuitsError] = field(default_factory=dict)
-    _readings: dict[tuple[str, CheckpointModel], Measurements] = field(default_factory=dict)
+    _readings: dict[tuple[str, CheckpointModel], Cached] = field(default_factory=dict)
+    _live: dict[tuple[str, CheckpointModel], Measurements] = field(default_factory=dict)
     _baselines: dict[str, Baseline | BaselineError] = field(default_factory=dict)
 
     @property
@@ -46,7 +53,7 @@ class Suite:
         Raises:
             UsageProblem: the device is not there.
         """
-        from ..checkpoints.load import describe_device
+        from ..checkpoints.devices import describe_device
 
         return describe_device(self.device)
 
@@ -62,8 +69,8 @@ class Suite:
             raise found
         return found
 
-    def reading(self, file: SpecFile, model: CheckpointModel) -> Measurements:
-        """Return what a spec measures on a model, part by part when it is asked for.
+    def reading(self, file: SpecFile, model: CheckpointModel) -> Cached:
+        """Return what a spec measures on a model, part by part when it is asked for: from the cache where it is there.
 
         Raises:
             MismatchError: the spec is written for a model of another shape.
@@ -71,18 +78,34 @@ class Suite:
         refuse_mismatch(file, model)
         key = file.circuit, model
         if key not in self._readings:
-            self._make_room(model)
-            self._readings[key] = Measurements(file, model.bound, batch_size=self.batch_size)
+            measure = partial(self._measurements, file, model)
+            self._readings[key] = Cached(file, model, store=self.cache, measure=measure)
         return self._readings[key]
+
+    def _measurements(self, file: SpecFile, model: CheckpointModel) -> Measurements:
+        """Return the live measurements of a spec on a model, which are kept as long as the model is."""
+        from .measurements import Measurements  # torch and transformers: only where something is measured
+
+        key = file.circuit, model
+        if key not in self._live:
+            self._make_room(model)
+            watch = partial(self._heard, model.name)
+            self._live[key] = Measurements(file, model.bound, batch_size=self.batch_size, watch=watch)
+        return self._live[key]
+
+    def _heard(self, name: str, what: str, done: int, total: int) -> None:
+        """Tell how far a part is, with the name of its checkpoint: an item measures the reference too."""
+        if self.watch is not None:
+            self.watch(f"{name}: {what}", done, total)
 
     def _make_room(self, model: CheckpointModel) -> None:
         """Free every model but the reference, unless it is the one that is asked for."""
         reference = self._models.get(self.reference) if self.reference else None
         if model is reference:
             return
-        for other in {held for _, held in self._readings} - {model, reference}:
+        for other in {held for _, held in self._live} - {model, reference}:
             other.release()
-            self._readings = {key: value for key, value in self._readings.items() if key[1] is not other}
+            self._live = {key: value for key, value in self._live.items() if key[1] is not other}
 
     def judge(self, file: SpecFile, check: str, model: CheckpointModel) -> Result:
         """Measure what a check needs on a checkpoint, and judge it against the reference or the stored baseline."""
@@ -153,12 +176,20 @@ class Suite:
 
     def notices(self, file: SpecFile) -> tuple[str, ...]:
         """Return what a reader of the run should know: prompts that are fewer than asked, another environment."""
-        readings = [reading for (circuit, _), reading in self._readings.items() if circuit == file.circuit]
-        told = [f"{file.circuit}: {notice}" for reading in readings[:1] for notice in reading.notices]
+        every: list[tuple[tuple[str, CheckpointModel], Cached | Measurements]]
+        every = [*self._readings.items(), *self._live.items()]
+        said = [notice for (circuit, _), one in every if circuit == file.circuit for notice in one.notices]
+        told = [f"{file.circuit}: {notice}" for notice in dict.fromkeys(said)]
         told += [
             f"{model.name}: {model.source!r} is commit {model.identified.revision}"
             for model in self._models.values()
             if isinstance(model, CheckpointModel) and model.identified.revision
+        ]
+        told += [
+            f"{model.name}: the architecture {model.shape.architecture!r} has no row, so its parts were probed; they "
+            "hold every check"
+            for model in self._models.values()
+            if isinstance(model, CheckpointModel) and model.shape.probed
         ]
         baseline = self._baselines.get(file.circuit)
         if self.reference is None and isinstance(baseline, Baseline):
@@ -169,7 +200,16 @@ class Suite:
             ]
             if differing:
                 told.append(f"{file.circuit}: the baseline comes from another environment: {', '.join(differing)}")
-        return tuple(told)
+        return (*told, self.cache.problem) if self.cache and self.cache.problem else tuple(told)
+
+    def cached(self, file: SpecFile) -> dict[str, bool]:
+        """Return for each part that was read of a spec, by circuit, checkpoint and part, whether it was cached."""
+        return {
+            f"{circuit} {model.name} {part}": was
+            for (circuit, model), reading in self._readings.items()
+            if circuit == file.circuit
+            for part, was in reading.cached.items()
+        }
 
     def baseline(self, file: SpecFile) -> Baseline | BaselineError:
         """Return the stored baseline, or why there is none to compare with."""
@@ -186,7 +226,7 @@ class Suite:
 def _compared(
     file: SpecFile,
     model: CheckpointModel,
-    observed: Measurements,
+    observed: Cached | Measurements,
     *,
     reference: Reading | None = None,
     name: str = "none",
@@ -228,6 +268,8 @@ def measure(spec: SpecFile, model: CheckpointModel, *, batch_size: int = 256) ->
         PromptError: the prompts cannot be asked of this tokenizer.
         InstrumentError: a self-check of the measurement failed.
     """
+    from .measurements import Measurements
+
     refuse_mismatch(spec, model)
     return Measurements(spec, model.bound, batch_size=batch_size)
 

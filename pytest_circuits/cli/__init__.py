@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-COMMANDS = ("lint", "schema")
+COMMANDS = ("cache", "lint", "schema")
 
 
 class Commands(click.Group):

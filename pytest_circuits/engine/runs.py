@@ -105,8 +105,7 @@ class Runs:
 
     def ablated(self, what: Ablated) -> PerPrompt:
         """Return the metric of the clean run in which these parts take their ablated value."""
-        (found,) = self.sweep("one circuit", [what])
-        return found
+        return np.asarray(self.sweep("one circuit", [what])[0])
 
     def sweep(self, what: str, request: Sequence[Ablated]) -> Float[np.ndarray, "request prompts"]:
         """Return the metric of each of many ablated runs; `what` they are is told to who watches.

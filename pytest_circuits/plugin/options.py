@@ -24,7 +24,10 @@ INIS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.t
 
 @dataclass(frozen=True)
 class Options:
-    """The command line and the ini file, read and checked; nothing has been opened. `typed` is how each was typed."""
+    """The command line and the ini file, read and checked; nothing has been opened.
+
+    `typed` is how each checkpoint was typed; `cache_dir` None stands for the user's own cache folder.
+    """
 
     checkpoints: tuple[Checkpoint, ...]
     typed: Mapping[Checkpoint, str]
@@ -34,6 +37,8 @@ class Options:
     batch_size: int
     inconclusive: Literal["fail", "warn"]
     json: Path | None
+    cache: bool
+    cache_dir: Path | None
     update: Literal["none", "new", "all"]
     reason: str
 
@@ -71,12 +76,22 @@ def add_options(parser: pytest.Parser) -> None:
         help="What an inconclusive check does: 'fail' (default) or 'warn'.",
     )
     group.addoption("--circuits-json", metavar="PATH", help="Write every record of the run as JSON.")
+    group.addoption(
+        "--circuits-no-cache",
+        action="store_true",
+        help="Measure everything afresh: neither read what earlier runs measured, nor keep it for later ones.",
+    )
+    group.addoption(
+        "--circuits-cache-dir", metavar="DIR", help="Where measured numbers are kept (the user's own cache folder)."
+    )
     parser.addini("circuits_checkpoint", "checkpoints to test, one a line", type="linelist", default=[])
     parser.addini("circuits_reference", "the checkpoint to compare with, measured in the same run", default="")
     parser.addini("circuits_device", "auto, cpu, cuda, cuda:N or mps", default="auto")
     parser.addini("circuits_dtype", "float32, bfloat16 or float16", default="float32")
     parser.addini("circuits_batch_size", "prompts in one forward at most", default="256")
     parser.addini("circuits_inconclusive", "fail or warn", default="fail")
+    parser.addini("circuits_cache", "keep measured numbers for later runs, and read them", type="bool", default=True)
+    parser.addini("circuits_cache_dir", "where they are kept, a path from rootdir", default="")
     parser.addini("circuits_update_in_ci", "allow --circuits-update where CI is set", type="bool", default=False)
 
 
@@ -104,6 +119,8 @@ def read_options(config: pytest.Config) -> Options:
         batch_size=_positive(config),
         inconclusive=_setting(config, "inconclusive", ("fail", "warn")),
         json=_writable(here / result) if result else None,
+        cache=config.getini("circuits_cache") and not config.getoption("--circuits-no-cache"),
+        cache_dir=_cache_dir(config),
         update=update,
         reason=config.getoption("--circuits-update-reason"),
     )
@@ -118,6 +135,17 @@ def _reference(config: pytest.Config) -> Checkpoint | None:
         return parse_checkpoint(typed, folder=config.invocation_params.dir)
     stored = config.getini("circuits_reference")
     return parse_checkpoint(stored, folder=config.rootpath) if stored else None
+
+
+def _cache_dir(config: pytest.Config) -> Path | None:
+    """Return the folder of the cache that is named, a path from the current folder, or in the ini file from rootdir."""
+    typed, stored = config.getoption("--circuits-cache-dir"), config.getini("circuits_cache_dir")
+    folder = config.invocation_params.dir / typed if typed else config.rootpath / stored if stored else None
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UsageProblem(
+            f"circuits_cache_dir should be a folder, or the name of one to make; {str(folder)!r} is a file."
+        )
+    return folder
 
 
 def _setting(config: pytest.Config, name: str, choices: tuple[str, ...] = ()) -> Any:

@@ -15,14 +15,17 @@ from ..errors import BaselineRefused, CircuitsError, MismatchError, MissingExtra
 from ..records import Result, Verdict
 from ..report.json import result_as_dict, result_document, result_from_dict
 from ..report.terminal import Line, budget_line, failure_text, summary_table
+from .progress import watching
 from .session import INSTALL, checkpoint_of, missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..baselines.cache import Cache
     from ..checkpoints.naming import Checkpoint
     from ..checks.suite import Suite
     from ..spec.loader import SpecFile
+    from .options import Options
     from .session import Session
 
 VERSIONED = ("pytest-circuits", "torch", "transformers", "numpy", "scipy")
@@ -41,6 +44,7 @@ class Told:
     false_alarm: float
     environment: Mapping[str, str]
     notices: tuple[str, ...]
+    cached: Mapping[str, bool]
 
 
 def suite_of(config: pytest.Config, session: Session) -> Suite:
@@ -64,9 +68,19 @@ def suite_of(config: pytest.Config, session: Session) -> Suite:
             device=options.device,
             dtype=options.dtype,
             batch_size=options.batch_size,
+            cache=_cache(options),
         )
         session.suite.environment = environment(session.suite.device_name, options.dtype)
     return session.suite
+
+
+def _cache(options: Options) -> Cache | None:
+    """Return where measured numbers are kept; None for a run that neither reads nor keeps any."""
+    if not options.cache:
+        return None
+    from ..baselines.cache import Cache, default_folder
+
+    return Cache(options.cache_dir or default_folder())
 
 
 def environment(device: str, dtype: str) -> dict[str, str]:
@@ -92,7 +106,8 @@ def measure_and_judge(
         )
     updating = session.options.update == "all" or (session.options.update == "new" and not suite.has_baseline(file))
     try:
-        result = (suite.judge_reference if updating else suite.judge)(file, check, expected)
+        with watching(config, suite, file.circuit):
+            result = (suite.judge_reference if updating else suite.judge)(file, check, expected)
     except MismatchError as mismatch:
         fitting = sorted(name for name, other in session.specs.items() if suite.fits(other, expected))
         raise MismatchError(f"{mismatch}\n  Collected specs that fit it: {', '.join(fitting) or 'none'}.") from None
@@ -140,6 +155,7 @@ def told(session: Session, file: SpecFile, result: Result, checkpoint: Checkpoin
         false_alarm=file.spec.rates.false_alarm,
         environment=suite.environment if suite else {},
         notices=suite.notices(file) if suite else (),
+        cached=suite.cached(file) if suite else {},
     )
 
 
@@ -241,9 +257,20 @@ def summary(session: Session) -> list[Line]:
         rates = {one.result.circuit: one.false_alarm for one in everything}
         lines.append(budget_line(rates, checkpoints=len({one.result.checkpoint for one in everything})))
     lines += [Line(notice) for notice in dict.fromkeys(n for one in everything for n in one.notices)]
+    lines += _cached(everything)
     lines += [Line(text) for text in session.updated]
     lines += [Line(line, Verdict.ERROR) for text in why_red(session) for line in text.split("\n")]
     return [Line(plain(line.text, limit=None), line.verdict) for line in lines]
+
+
+def _cached(everything: Sequence[Told]) -> list[Line]:
+    """Return a line about the parts that were not measured; what any process measured counts as measured."""
+    measured = {part for one in everything for part, was in one.cached.items() if not was}
+    read = {part for one in everything for part in one.cached} - measured
+    if not read:
+        return []
+    told = f"cache: {len(read)} of {len(read | measured)} parts were measured by an earlier run"
+    return [Line(f"{told}; --circuits-no-cache measures them afresh")]
 
 
 def why_red(session: Session) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -70,7 +71,13 @@ def _drawn(spec_file: SpecFile, prompts: TemplatePrompts) -> PromptSet:
 def _read(spec_file: SpecFile, prompts: FilePrompts) -> PromptSet:
     """Return the pairs of the prompt file, refusing claims that a missing corrupt twin leaves without a meaning."""
     name = posixpath.normpath(posixpath.join(posixpath.dirname(spec_file.name), prompts.file))
-    read = read_pairs(spec_file.path.parent / prompts.file, name)
+    path = spec_file.path.parent / prompts.file
+    read = read_pairs(path, name)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != spec_file.measured["prompts"]["sha256"]:
+        raise PromptError(
+            f"{name}:1: the file should be as it was when its spec was loaded, and it has changed since.\n"
+            "  Its numbers would be kept as those of the old prompts. Run again."
+        )
     spec = spec_file.spec
     if all(pair.corrupt is not None for pair in read.pairs):
         return read

@@ -318,6 +318,7 @@ def test_failed_items_alone_run_again(pytester: pytest.Pytester, write_spec: Cal
 def test_a_check_alone_comes_to_the_same_records(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
     write_spec()
     options = ["--circuits-reference", "base=builtin:tiny", "--circuits-checkpoint", "builtin:tiny-rewired"]
+    options.append("--circuits-no-cache")  # what is compared was measured twice
     pytester.runpytest("--circuits-json", "out.json", *options)
     whole = [record for record in result_of(pytester)["records"] if record["check"] == "heads"]
     pytester.runpytest("--circuits-json", "out.json", "-k", "heads", *options)
@@ -372,6 +373,7 @@ def test_without_the_extra_each_item_prints_the_install_line(
 def test_xdist_comes_to_the_same_result_file(pytester: pytest.Pytester, write_spec: Callable[..., Path]) -> None:
     write_spec()
     options = ["--circuits-reference", "base=builtin:tiny", "--circuits-checkpoint", "builtin:tiny-rewired"]
+    options.append("--circuits-no-cache")  # what is compared was measured twice
     pytester.runpytest("--circuits-json", "out.json", *options)
     alone = result_of(pytester)
     command = [sys.executable, "-m", "pytest", "-n", "2", "--circuits-json", "out.json", *options]
