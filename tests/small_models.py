@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from pytest_circuits.checkpoints.architectures import Shape
@@ -14,6 +15,7 @@ from pytest_circuits.checkpoints.load import bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from pytest_circuits.checkpoints.model import BoundModel
 
@@ -109,12 +111,13 @@ ARCHITECTURE_NAMES = tuple(dict.fromkeys(name.partition("-")[0] for name in VARI
 def random_module(architecture: str, *, layers: int = 3, heads: int = 4, seed: int = 0, **changes: Any) -> Any:
     """Return a small module with random weights, biases and norms, large enough that every part matters."""
     torch.manual_seed(seed)
-    config_class = transformers.AutoConfig.for_model(architecture.partition("-")[0]).__class__
+    config_class = CONFIG_MAPPING[model_type(architecture)]
     sizes: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": layers,
+        "num_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads // 2,
         "head_dim": 8,
@@ -138,6 +141,11 @@ def random_module(architecture: str, *, layers: int = 3, heads: int = 4, seed: i
     return module
 
 
+def model_type(architecture: str) -> str:
+    """Return the name of an architecture without its layout."""
+    return architecture.partition("-")[0] if architecture in VARIANTS else architecture
+
+
 def _by_layer(key: str, value: Any, layers: int) -> Any:
     """Return a pattern that alternates, given as a tuple, in the words of the config."""
     if not isinstance(value, tuple):
@@ -158,5 +166,10 @@ def _starting_equal(module: Any) -> Iterable[torch.Tensor]:
 
 def bound(module: Any, architecture: str, *, layers: int = 3, heads: int = 4) -> BoundModel:
     """Return a module bound, after the self-checks."""
-    shape = Shape(architecture.partition("-")[0], layers, heads)
+    shape = Shape(model_type(architecture), layers, heads)
     return bind(module, None, shape=shape, name="random", fingerprint="0")
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

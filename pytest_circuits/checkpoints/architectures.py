@@ -127,8 +127,11 @@ _PHI = _row(
     final_norm="model.final_layernorm",
     renamed_keys=(*ROTATION, "partial_rotary_factor", "head_dim"),
 )
-_POST_NORMED = {"attention_adds": "post_attention_layernorm", "mlp_adds": "post_feedforward_layernorm"}
-_PARALLEL = {"mlp_norm": "input_layernorm"}
+_POST_NORMED: Mapping[str, Any] = {
+    "attention_adds": "post_attention_layernorm",
+    "mlp_adds": "post_feedforward_layernorm",
+}
+_PARALLEL: Mapping[str, Any] = {"mlp_norm": "input_layernorm"}
 _ROWS = (
     _BLOOM,
     _row("codegen", "CodeGen", _GPTJ, values="attn.qkv_proj", value_layout="codegen"),
@@ -254,6 +257,11 @@ class Shape:
     architecture: str
     layers: int
     heads: int
+
+    @property
+    def probed(self) -> bool:
+        """Whether the architecture has no row, so that its parts are found on the model itself."""
+        return self.architecture not in ARCHITECTURES
 
     def __str__(self) -> str:
         return f"{self.architecture} with {self.layers} layers x {self.heads} heads"

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -148,7 +148,8 @@ def _run(
     kernel = kernel or sys.modules[type(module).__module__].eager_attention_forward
     run = query.shape[2]
     query, key, value = (
-        _passed(tap, kind, module.layer_idx, states, run) for kind, states in (("q", query), ("k", key), ("v", value))
+        _passed(tap, kind, module.layer_idx, states, run)
+        for kind, states in zip(get_args(Kind), (query, key, value), strict=True)
     )
     out, weights = kernel(module, query, key, value, attention_mask, **options)
     if tap.noting:
@@ -163,14 +164,15 @@ def _passed(tap: Tap, kind: Kind, layer: int, states: Tensor, run: int) -> Tenso
     if tap.through is None or kind not in tap.kinds:
         return states
     lent, own = states[:, :, :-run], states[:, :, -run:]
-    return torch.cat([lent, tap.through(kind, layer, own.transpose(1, 2)).transpose(1, 2)], 2)
+    own = tap.through(kind, layer, own.transpose(1, 2)).transpose(1, 2)
+    return torch.cat([lent, own], 2) if lent.shape[2] else own
 
 
 def _pattern(query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
     """Return where the last query attends, from the same rotated queries and keys, in float32."""
     keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1).float()
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
-    scores = torch.einsum("bhd,bhkd->bhk", query[:, :, -1].float(), keys) * scaling
+    scores: Tensor = torch.einsum("bhd,bhkd->bhk", query[:, :, -1].float(), keys) * scaling
     if mask is not None:
         last = mask[:, :, -1, : scores.shape[-1]]
         scores = scores.masked_fill(~last, -torch.inf) if last.dtype == torch.bool else scores + last

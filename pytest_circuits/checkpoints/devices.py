@@ -8,26 +8,37 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageProblem
+from ..errors import MissingExtra, UsageProblem
 
 if TYPE_CHECKING:
     import torch
 
 
+SPLIT = "split"
+"""Layers on all GPUs, and on the CPU what they have no room for."""
+
+
 def device_named(name: str) -> torch.device:
-    """Return the device: `auto` is cuda where there is one, else cpu; mps only by name.
+    """Return the device: `auto` is cuda where there is one, else cpu; mps only by name; of `split` the first.
 
     Raises:
         UsageProblem: torch does not know the device, or it is not there.
+        MissingExtra: a model is to be split, and what does that is not installed.
     """
     import torch
 
-    if name == "auto":
+    if name == SPLIT and find_spec("accelerate") is None:
+        raise MissingExtra(
+            "--circuits-device split needs accelerate, which is not installed: it puts a model's layers on several "
+            "devices.\n  Install it: pip install accelerate"
+        )
+    if name in ("auto", SPLIT):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageProblem(f"--circuits-device should be auto, cpu, cuda, cuda:N or mps, got {name!r}.") from None
+        known = "auto, cpu, cuda, cuda:N, mps or split"
+        raise UsageProblem(f"--circuits-device should be {known}, got {name!r}.") from None
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
         raise UsageProblem(f"--circuits-device {name}: this machine has no such device; use auto or cpu.")
@@ -47,6 +58,9 @@ def describe_device(name: str) -> str:
     import torch
 
     device = device_named(name)
+    if name == SPLIT:
+        gpus = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+        return f"split ({', '.join(gpus) or 'cpu'})"
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 

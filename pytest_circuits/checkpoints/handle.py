@@ -85,5 +85,5 @@ def open_checkpoint(checkpoint: Checkpoint | str, *, device: str = "auto", dtype
     if isinstance(checkpoint, str):
         checkpoint = parse_checkpoint(checkpoint, folder=Path.cwd())
     model = CheckpointModel(identify(checkpoint), device=device, dtype=dtype)
-    _ = model.shape  # an unsupported architecture is refused before anything is loaded
+    _ = model.shape  # what its config cannot be is refused before anything is loaded
     return model

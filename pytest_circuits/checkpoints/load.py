@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from ..errors import CheckpointRefused, CircuitsError, InstrumentError
+from ..errors import CheckpointRefused, CircuitsError, InstrumentError, MeasurementError
 from .architectures import ADD_A_ROW, ARCHITECTURES, Architecture, Shape, shape_of
-from .devices import device_named
+from .devices import SPLIT, device_named
 from .identify import refuse_changed
 from .model import BoundModel, Site
 from .native import native_classes, native_config
@@ -39,16 +39,17 @@ def open_model(identified: Identified, *, device: str = "auto", dtype: str = "fl
     Raises:
         CheckpointRefused: its tensors do not fit its config, its tokenizer cannot be read, or its files changed.
         InstrumentError: a self-check failed.
+        MeasurementError: the device has no room for it.
     """
     shape, place = shape_of(identified.config), device_named(device)
     torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
     refuse_changed(identified, "after it was checked")
     with _Refusing(*_not_made("model", identified)):
-        module = _load_module(identified, shape, DTYPES[dtype])
+        module = _load_module(identified, shape, DTYPES[dtype], split=device == SPLIT)
     with _Refusing(*_not_made("tokenizer", identified)):
         tokenizer = _load_tokenizer(identified)
     refuse_changed(identified, "while it was loaded")
-    module = module.to(place).eval()
+    module = (module if device == SPLIT else _moved(module, place, identified.name)).eval()
     with _Refusing(*_not_made("model", identified)):
         return bind(module, tokenizer, shape=shape, name=identified.name, fingerprint=identified.fingerprint)
 
@@ -62,7 +63,7 @@ def bind(module: Any, tokenizer: Any, *, shape: Shape, name: str, fingerprint: s
     """
     module.requires_grad_(False)
     identity = {"module": module, "tokenizer": tokenizer, "shape": shape, "name": name, "fingerprint": fingerprint}
-    if shape.architecture in ARCHITECTURES:
+    if not shape.probed:
         return _checked(ARCHITECTURES[shape.architecture], **identity)
     found = "nothing yet"
     try:
@@ -109,7 +110,19 @@ def _watched(model: BoundModel) -> BoundModel:
     return replace(model, groups=values.shape[2], in_tuple=in_tuple[0])
 
 
-def _load_module(identified: Identified, shape: Shape, dtype: torch.dtype) -> Any:
+def _moved(module: Any, place: torch.device, name: str) -> Any:
+    """Return the module on a device."""
+    try:
+        return module.to(place)
+    except torch.OutOfMemoryError as error:
+        said = str(error).partition("\n")[0]
+    raise MeasurementError(
+        f"the weights of {name!r} should fit on {place}, and do not: {said}\n"
+        "  --circuits-device split puts the layers on all GPUs and on the CPU; --circuits-dtype bfloat16 halves them."
+    )
+
+
+def _load_module(identified: Identified, shape: Shape, dtype: torch.dtype, *, split: bool) -> Any:
     """Return the native transformers module with the checkpoint's tensors, every one of them accounted for."""
     config_class, model_class = native_classes(shape.architecture)
     row = ARCHITECTURES.get(shape.architecture)
@@ -125,6 +138,7 @@ def _load_module(identified: Identified, shape: Shape, dtype: torch.dtype) -> An
             local_files_only=True,
             use_safetensors=True,
             dtype=dtype,
+            device_map="auto" if split else None,
             attn_implementation="sdpa" if model_class._supports_sdpa else "eager",  # as the library would choose
             ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             output_loading_info=True,
@@ -136,6 +150,11 @@ def _load_module(identified: Identified, shape: Shape, dtype: torch.dtype) -> An
                 f"{kind.replace('_keys', '')}, first {names[:5]!r}.\n"
                 "  Part of the model would be random or dropped. If this is an adapter, merge it into its base first."
             )
+    if "disk" in getattr(module, "hf_device_map", {}).values():
+        raise MeasurementError(
+            f"{identified.name!r} should fit into the memory of all GPUs and the CPU, and a part of it does not.\n"
+            "  It would be read from disk while it runs, where another process could change it. Use a larger machine."
+        )
     for parameter in module.parameters():
         parameter.data = parameter.data.clone()  # the library maps the file: a later write would change the model
     return module

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InstrumentError
 from .architectures import ARCHITECTURES
-from .attention import Tap, dispatches, tapped
+from .attention import Kind, Tap, dispatches, tapped
 from .past import Known, Past, Resumed
 from .standins import Reader, layers_not_run, reading
 
@@ -157,7 +157,7 @@ class BoundModel:
         def passed(site: Site, value: Tensor) -> Tensor:
             """Count, edit and keep the value of a site on its way."""
             if value.ndim == 2:  # an MLP that is given the tokens of all rows in one line
-                return passed(site, value.unflatten(0, (rows, -1))).flatten(0, 1)
+                return passed(site, value.reshape(rows, -1, value.shape[-1])).reshape(value.shape)
             fired[site] += 1
             if site in edits:
                 value = edits[site](value).clone()  # a block may go on to change what it got in place
@@ -165,7 +165,7 @@ class BoundModel:
                 values[site] = value[:, max(0, keep_from - known.past.tokens) :].clone()
             return value
 
-        def inside(kind: Literal["k", "v"], layer: int, value: Tensor) -> Tensor:
+        def inside(kind: Kind, layer: int, value: Tensor) -> Tensor:
             """Pass on the keys or values of a layer; the bottleneck that some layers cache instead is no site."""
             seen = Site(kind, layer) in watched and not self._is_latent
             return passed(Site(kind, layer), value) if seen else value
@@ -221,7 +221,7 @@ class BoundModel:
             for site in watched:
                 if site.kind in ("z", "mlp", "residual"):
                     stack.enter_context(self._register(site, passed))
-            kinds = ("q", "k", "v") if self._is_latent else ("q",)
+            kinds: tuple[Kind, ...] = ("q", "k", "v") if self._is_latent else ("q",)
             if any(site.kind in kinds for site in watched):
                 self._refuse_own_attention()
                 tap = Tap(lambda kind, at, x: passed(Site(kind, at), x) if Site(kind, at) in watched else x, kinds)

@@ -66,7 +66,16 @@ def native_config(config: Mapping[str, Any], config_class: Any, row: Architectur
     _refuse_other_model(config, config_class, known)
     if row is None:
         _refuse_unread(config, config_class, known)
-    return config_class(**{key: value for key, value in config.items() if key in known})
+    return config_class(**{key: _decoded(value) for key, value in config.items() if key in known})
+
+
+def _decoded(value: Any) -> Any:
+    """Return a value as it was before save_pretrained wrote it: JSON has no infinity."""
+    if isinstance(value, dict):
+        written = value.get("__float__") if len(value) == 1 else None
+        plain = {key: _decoded(one) for key, one in value.items()}
+        return float(written) if written in ("Infinity", "-Infinity") else plain
+    return [_decoded(one) for one in value] if isinstance(value, list) else value
 
 
 def _refuse_other_model(config: Mapping[str, Any], config_class: Any, known: set[str]) -> None:

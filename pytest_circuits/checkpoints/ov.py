@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,15 +25,16 @@ def split_values(
     Raises:
         ValueError: they pass a bottleneck, so that no head has features of its own.
     """
+    before = features.shape[:-1]
     if layout == "own":
-        return features.unflatten(-1, (-1, width))
+        return features.reshape(*before, -1, width)
     groups = (features.shape[-1] // width - heads) // 2
     if layout == "packed":  # queries | keys | values
-        return features[..., -groups * width :].unflatten(-1, (groups, width))
+        return features[..., -groups * width :].reshape(*before, groups, width)
     if layout == "interleaved":  # in each group its queries, its key, its value
-        return features.unflatten(-1, (groups, heads // groups + 2, width))[..., -1, :]
+        return features.reshape(*before, groups, heads // groups + 2, width)[..., -1, :]
     if layout == "codegen":  # four blocks, in each queries | values | keys of a quarter of the heads
-        return features.unflatten(-1, (4, 3, heads // 4, width))[..., 1, :, :].flatten(-3, -2)
+        return features.reshape(*before, 4, 3, heads // 4, width)[..., 1, :, :].reshape(*before, heads, width)
     raise ValueError(f"values laid out as {layout!r} belong to no head")
 
 
@@ -43,6 +44,18 @@ def as_used(
     """Return values as attention uses them: some attention repeats them for its heads, or clips what is large."""
     largest = float(used.abs().max())
     return values.repeat_interleave(used.shape[-2] // values.shape[-2], dim=-2).clamp(-largest, largest)
+
+
+def at_hand(module: Any, name: str = "weight") -> Tensor:
+    """Return a module's weight, also where a split model brings it to its device only while the module runs."""
+    weight: Tensor = getattr(module, name)
+    if not weight.is_meta:
+        return weight
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module):
+        brought: Tensor = getattr(module, name).clone()
+    return brought
 
 
 def value_weight(model: BoundModel, layer: int, head: int) -> Float[Tensor, "width head_width"]:
@@ -58,7 +71,7 @@ def value_weight(model: BoundModel, layer: int, head: int) -> Float[Tensor, "wid
             "pass a bottleneck with a norm in it.\n  Drop the role, or state it of another architecture."
         )
     module = model.part(layer, row.values)
-    weight: Tensor = module.weight.T if isinstance(module, torch.nn.Linear) else module.weight
+    weight = at_hand(module).T if isinstance(module, torch.nn.Linear) else at_hand(module)
     width = output_weight(model, layer).shape[1]
     values = split_values(weight.float(), row.value_layout, heads=model.heads, width=width)
     return values[:, head * values.shape[1] // model.heads]
@@ -67,8 +80,8 @@ def value_weight(model: BoundModel, layer: int, head: int) -> Float[Tensor, "wid
 def heads_weight(model: BoundModel, layer: int) -> Float[Tensor, "head_features width"]:
     """Return W_O of all heads in a row. GPT-2's Conv1D keeps its weight as (in, out), a Linear as (out, in)."""
     projection = model.part(layer, model.architecture.projection)
-    weight: Tensor = projection.weight.T if isinstance(projection, torch.nn.Linear) else projection.weight
-    return weight
+    weight = at_hand(projection)
+    return weight.T if isinstance(projection, torch.nn.Linear) else weight
 
 
 def output_weight(model: BoundModel, layer: int) -> Float[Tensor, "heads head_width width"]:
@@ -83,4 +96,4 @@ def projected(
     """Return the sum over heads of z W_O, and the bias that is no head's, in float32."""
     projection = model.part(layer, model.architecture.projection)
     out: Tensor = torch.einsum("bshw,hwd->bsd", z.float(), output_weight(model, layer).float())
-    return out if projection.bias is None else out + projection.bias.float()
+    return out if projection.bias is None else out + at_hand(projection, "bias").float()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
+    from .attention import Kind
+
 
 @dataclass(frozen=True)
 class Past:
@@ -53,7 +55,7 @@ class Resumed(DynamicCache):  # type: ignore[misc]  # transformers has no types
     Nothing that is lent is copied before its layer needs it, nor kept after.
     """
 
-    def __init__(self, known: Known, see: Callable[[str, int, Tensor], Tensor], *, note: int = 0) -> None:
+    def __init__(self, known: Known, see: Callable[[Kind, int, Tensor], Tensor], *, note: int = 0) -> None:
         """Lend what is known, and note the keys and values of the first `note` tokens.
 
         Args:

@@ -182,7 +182,7 @@ def _is_stream(value: object) -> bool:
 
 def _as_stream(value: Tensor, stream: torch.Size) -> Tensor:
     """Return (tokens, width) as (batch, seq, width)."""
-    return value.unflatten(0, stream[:-1]) if value.ndim == 2 and len(value) == stream[:-1].numel() else value
+    return value.reshape(*stream[:-1], -1) if value.ndim == 2 and len(value) == stream[:-1].numel() else value
 
 
 def _attention(seen: Seen, row: dict[str, Any]) -> dict[str, Any]:

@@ -151,8 +151,8 @@ def heads_read_their_values(model: BoundModel) -> None:
 def queries_keys_and_values_are_those_of_attention(model: BoundModel) -> None:
     """Another prompt's queries, keys and values in one group make its heads the other prompt's, and no others."""
     kinds: tuple[Kind, ...] = ("q", "k", "v") if dispatches(model.module) else ("k", "v")
-    sites = [Site(kind, layer) for kind in (*kinds, "z") for layer in range(model.layers)]
-    inner = [site for site in sites if site.kind != "z"]
+    inner = [Site(kind, layer) for kind in kinds for layer in range(model.layers)]
+    sites = [*inner, *(Site("z", layer) for layer in range(model.layers))]
     clean, corrupt = probe_ids(model)
     own, other = model.forward(clean, keep=sites), model.forward(corrupt, keep=sites)
     same = model.forward(clean, edits=_constants({site: own.values[site] for site in inner}))

@@ -67,9 +67,18 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--circuits-update-reason", metavar="TEXT", default="", help="Why; stored in the baseline. 'all' needs it."
     )
-    group.addoption("--circuits-device", metavar="DEVICE", help="auto (cuda, else cpu), cpu, cuda, cuda:N or mps.")
+    group.addoption(
+        "--circuits-device",
+        metavar="DEVICE",
+        help="auto (cuda, else cpu), cpu, cuda, cuda:N, mps, or split: layers on all GPUs and the CPU.",
+    )
     group.addoption("--circuits-dtype", choices=("float32", "bfloat16", "float16"), help="float32 unless said.")
-    group.addoption("--circuits-batch-size", type=int, metavar="N", help="Prompts in one forward at most (256).")
+    group.addoption(
+        "--circuits-batch-size",
+        type=int,
+        metavar="N",
+        help="Prompts in one forward at most, each copy that is patched another way counted (256). It bounds memory.",
+    )
     group.addoption(
         "--circuits-inconclusive",
         choices=("fail", "warn"),
@@ -86,7 +95,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("circuits_checkpoint", "checkpoints to test, one a line", type="linelist", default=[])
     parser.addini("circuits_reference", "the checkpoint to compare with, measured in the same run", default="")
-    parser.addini("circuits_device", "auto, cpu, cuda, cuda:N or mps", default="auto")
+    parser.addini("circuits_device", "auto, cpu, cuda, cuda:N, mps or split", default="auto")
     parser.addini("circuits_dtype", "float32, bfloat16 or float16", default="float32")
     parser.addini("circuits_batch_size", "prompts in one forward at most", default="256")
     parser.addini("circuits_inconclusive", "fail or warn", default="fail")

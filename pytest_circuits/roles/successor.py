@@ -8,8 +8,8 @@ is the successor of t. MLP_0 is the first stage that Gould et al. found: it turn
 sequence. They fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost:
 those before MLP_0 and the head, and those behind them where the architecture has any. W_E[t] is what the embedding puts
 into the residual stream, without a learned position. W_OV is W_V W_O without its biases, which are the same for every
-token. Weekdays and months wrap; the last of the others has no successor and is left out. The score comes from weights alone, so it has no sampling error; its step is 1/n
-tokens.
+token. Weekdays and months wrap; the last of the others has no successor and is left out. The score comes from weights
+alone, so it has no sampling error; its step is 1/n tokens.
 
 The control is a random permutation of the answers: a head that scores there does not know the order. Typical values:
 0.87 to 0.9 for the best head of GPT-2 small and Pythia-1.4B, near 0.03 for most heads (arXiv 2312.09230, 2311.04131).
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.model import EMBED, Site
-from ..checkpoints.ov import output_weight, value_weight
+from ..checkpoints.ov import at_hand, output_weight, value_weight
 from ..checkpoints.rounding import gap
 from ..errors import PromptError
 
@@ -79,11 +79,14 @@ def successor_scores(model: BoundModel, heads: Sequence[Head]) -> dict[Head, dic
         )
     scores: dict[Head, dict[str, tuple[int, int]]] = {head: {} for head in heads}
     with torch.inference_mode():
+        every = torch.tensor(sorted({token for steps in tasks.values() for token in (*steps, *steps.values())}))
+        first = _first_mlp(model, every.to(model.device))
         for name, steps in tasks.items():
-            tokens = torch.tensor(sorted({*steps, *steps.values()}), device=model.device)
-            first = _first_mlp(model, tokens)
+            tokens = torch.tensor(sorted({*steps, *steps.values()}))
+            of_task = first[torch.searchsorted(every, tokens).to(first.device)]
             for head in heads:
-                scores[head][name] = _hits(_ov_logits(model, head, first, tokens), tokens, steps)
+                logits = _ov_logits(model, head, of_task, tokens.to(model.device))
+                scores[head][name] = _hits(logits, tokens.to(model.device), steps)
     return scores
 
 
@@ -136,7 +139,7 @@ def _ov_logits(
     if row.attention_adds:
         written = model.part(head.layer, row.attention_adds)(written)
     final = model.module.get_submodule(row.final_norm)(written) if row.final_norm else written
-    logits: Tensor = final.float() @ model.module.get_output_embeddings().weight[tokens].float().T
+    logits: Tensor = final.float() @ at_hand(model.module.get_output_embeddings())[tokens].float().T
     return logits
 
 

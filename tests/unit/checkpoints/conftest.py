@@ -1,14 +1,18 @@
-"""A checkpoint's folder, made by hand, and the bytes of a safetensors file, right or wrong."""
+"""A checkpoint's folder, made by hand or by the library, and the bytes of a safetensors file, right or wrong."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from small_models import change, random_module
+
+from pytest_circuits.builtin import builtin_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 CONFIG = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_layer": 2, "_name_or_path": "org/base"}
@@ -61,3 +65,18 @@ def fill() -> Callable[[Path], Path]:
 def folder(tmp_path: Path, fill: Callable[[Path], Path]) -> Path:
     """A checkpoint that nothing is wrong with."""
     return fill(tmp_path / "step-1000").resolve()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    """Save a small random model, `made` otherwise, with a tokenizer; `changes` are made in its config.json."""
+
+    def saved(architecture: str, *, made: Mapping[str, Any] | None = None, **changes: Any) -> Path:
+        folder = tmp_path / architecture
+        random_module(architecture, **(made or {})).save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(builtin_directory("tiny") / name, folder / name)
+        change(folder / "config.json", **changes)
+        return folder
+
+    return saved

@@ -95,7 +95,7 @@ def test_a_build_for_cuda_on_a_machine_without_is_a_cpu(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("gpu", "should be auto, cpu, cuda, cuda:N or mps, got 'gpu'"), ("cuda", "this machine has no such device")],
+    [("gpu", "auto, cpu, cuda, cuda:N, mps or split, got 'gpu'"), ("cuda", "this machine has no such device")],
 )
 def test_a_device_that_cannot_be_is_refused(name: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import VARIANT_NAMES, VOCABULARY, random_module
+from small_models import VARIANT_NAMES, VOCABULARY, change, random_module
 from transformers import AutoModelForCausalLM
 
-from pytest_circuits.builtin import builtin_directory
 from pytest_circuits.checkpoints import load
 from pytest_circuits.checkpoints.handle import open_checkpoint
 from pytest_circuits.errors import CheckpointRefused, PromptError
@@ -28,25 +27,6 @@ if TYPE_CHECKING:
     from pytest_circuits.checkpoints.handle import CheckpointModel
 
 IDS = torch.arange(20)[None] * 5
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Callable[..., Path]:
-    """Save a small random model with a tokenizer; `changes` are made in its config.json."""
-
-    def saved(architecture: str, **changes: Any) -> Path:
-        folder = tmp_path / architecture
-        random_module(architecture).save_pretrained(folder)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(builtin_directory("tiny") / name, folder / name)
-        change(folder / "config.json", **changes)
-        return folder
-
-    return saved
-
-
-def change(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def opened(folder: Path, **options: Any) -> CheckpointModel:
@@ -79,7 +59,11 @@ def plain_logits(folder: Path, ids: torch.Tensor = IDS, **options: Any) -> torch
 def test_an_opened_model_is_the_librarys(architecture: str, saved: Callable[..., Path]) -> None:
     folder = saved(architecture)
 
-    torch.testing.assert_close(opened(folder).bound.forward(IDS).logits, plain_logits(folder)[:, -1])
+    found = opened(folder).bound.forward(IDS).logits
+
+    torch.testing.assert_close(found, plain_logits(folder)[:, -1])
+    with torch.inference_mode():
+        torch.testing.assert_close(found, random_module(architecture)(IDS).logits[:, -1])
 
 
 SCALED = {
@@ -108,6 +92,56 @@ def test_older_spellings_of_the_rotation_are_obeyed_as_the_library_does(kind: st
 
     torch.testing.assert_close(found, plain_logits(folder)[:, -1])
     assert (found - before).abs().max() > 1e-2  # the rotation matters, so equality says something
+
+
+ROTATION = {"rope_parameters": None, "rope_theta": 300.0}
+OLDER: list[tuple[str, dict[str, Any]]] = [
+    ("cohere2", {"layer_types": None, "sliding_window_pattern": 3}),
+    (
+        "gemma3_text",
+        {**ROTATION, "rope_local_base_freq": 50.0, "layer_types": None, "sliding_window_pattern": 3},
+    ),
+    ("glm4", {**ROTATION, "partial_rotary_factor": 1.0}),
+    ("gpt_neox", {"rope_parameters": None, "rotary_emb_base": 300, "rotary_pct": 0.5}),
+    ("phi", {**ROTATION, "partial_rotary_factor": 0.75}),
+    ("phi3", {**ROTATION, "partial_rotary_factor": 0.5}),
+    ("stablelm", {**ROTATION, "partial_rotary_factor": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("architecture", "changes"), OLDER)
+def test_older_spellings_are_obeyed_as_the_library_does(
+    architecture: str, changes: dict[str, Any], saved: Callable[..., Path]
+) -> None:
+    folder = saved(architecture)
+    before = plain_logits(folder)[:, -1]
+    config = json.loads((folder / "config.json").read_text()) | changes
+    gone = {key for key, value in changes.items() if value is None}
+    (folder / "config.json").write_text(json.dumps({key: x for key, x in config.items() if key not in gone}))
+    found = opened(folder).bound.forward(IDS).logits
+
+    torch.testing.assert_close(found, plain_logits(folder)[:, -1])
+    assert (found - before).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "older"),
+    [
+        ("bloom", "hidden_size", "n_embed"),
+        ("falcon", "hidden_size", "n_embed"),
+        ("qwen3_moe", "num_local_experts", "num_experts"),
+    ],
+)
+def test_another_name_that_the_class_reads_is_obeyed(
+    architecture: str, key: str, older: str, saved: Callable[..., Path]
+) -> None:
+    folder = saved(architecture)
+    expected = plain_logits(folder)[:, -1]
+    config = json.loads((folder / "config.json").read_text())
+    config[older] = config.pop(key)
+    (folder / "config.json").write_text(json.dumps(config))
+
+    torch.testing.assert_close(opened(folder).bound.forward(IDS).logits, expected)
 
 
 def test_half_precision_is_read_in_float32_at_each_rows_own_last_token(saved: Callable[..., Path]) -> None:
