@@ -41,7 +41,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(params=["gpt2", "llama", "mistral", "qwen2"])
 def model(request: pytest.FixtureRequest) -> BoundModel:
-    """A small random model of each architecture of the table."""
+    """A small random model of each of four architectures; `VARIANT_NAMES` are all."""
     return bound(random_module(request.param), request.param)
 
 

@@ -112,6 +112,17 @@ def test_the_code_about_the_embedded_checkpoints_runs(
     assert "refused: './no-such-folder'" in printed[pages[2]]
 
 
+def test_what_probing_finds_is_printed_as_the_page_says(blocks: Blocks, lacks: Callable[..., list[str]]) -> None:
+    code, printed = [
+        one for one in blocks("any", "docs/how-to/add-an-architecture.md") if "row." in one.text or "own" in one.text
+    ]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(code.text, code.place, "exec"), {})
+
+    assert lacks(out.getvalue(), printed.text, tolerance=0.0) == []
+    assert "blocks 'model.layers'" in out.getvalue()
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 

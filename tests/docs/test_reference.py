@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from small_models import random_module
 
 import pytest_circuits
 from pytest_circuits.baselines import encoding
 from pytest_circuits.baselines.reading import ALWAYS, ON_DEMAND
 from pytest_circuits.checkpoints.architectures import ARCHITECTURES
+from pytest_circuits.checkpoints.attention import dispatches
 from pytest_circuits.checks import moves
 from pytest_circuits.cli import COMMANDS, main
+from pytest_circuits.cli.cache import command as cache
 from pytest_circuits.records import SEVERITY, HeadEffect, Record
 from pytest_circuits.report.json import result_document
+from pytest_circuits.report.progress import LIVE, LOG, Progress
 from pytest_circuits.report.terminal import BELOW, WORDS
 from pytest_circuits.roles.successor import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
@@ -118,10 +122,26 @@ def test_every_spec_key_says_what_it_does() -> None:
 
 
 def test_supported_architectures_are_named() -> None:
-    text = (REFERENCE / "spec.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^Supported architectures: (.+)$", text, re.M)
+    table = rows("architectures.md", "Architectures")
 
-    assert codes(line) == sorted(ARCHITECTURES)
+    assert [codes(cells[0])[0] for cells in table] == sorted(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("words", "holds"),
+    [
+        ("queries cannot be replaced", lambda row, module: not dispatches(module)),
+        ("pass a norm before they are added", lambda row, module: row.attention_adds and row.mlp_adds),
+        ("mixture of experts", lambda row, module: any("expert" in name for name, _ in module.named_parameters())),
+        ("no role `successor`", lambda row, module: row.value_layout == "latent"),
+        ("a part of each head's attention goes nowhere", lambda row, module: row.sinks),
+        ("refused with `", lambda row, module: row.needs),
+    ],
+)
+def test_what_is_particular_of_an_architecture_is_true(words: str, holds: Callable[..., Any]) -> None:
+    told = {codes(cells[0])[0] for cells in rows("architectures.md", "Architectures") if words in cells[2]}
+
+    assert told == {name for name, row in ARCHITECTURES.items() if holds(row, random_module(name))}
 
 
 # -- command-line.md ---------------------------------------------------------------------------------------------------
@@ -149,9 +169,10 @@ def test_defaults_of_settings_are_those_of_the_ini_keys(pytester: pytest.Pyteste
             assert codes(cells[3]) == [str(stored).lower()]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *(f"cache {name}" for name in cache.commands)])
 def test_a_command_is_told_with_its_options(name: str) -> None:
-    command = main.get_command(click.Context(main), name)
+    group, _, inner = name.partition(" ")
+    command = cache.commands[inner] if inner else main.get_command(click.Context(main), group)
     options = {option.opts[0] for option in command.params if isinstance(option, click.Option)}
 
     assert {codes(cells[0])[0] for cells in rows("command-line.md", f"pytest-circuits {name}")} == options
@@ -161,6 +182,20 @@ def test_no_command_is_told_that_does_not_exist() -> None:
     told = re.findall(r"^### pytest-circuits (\w+)$", (REFERENCE / "command-line.md").read_text(), re.M)
 
     assert sorted(told) == sorted(COMMANDS)
+
+
+def test_the_line_of_an_item_that_measures_is_the_one_on_the_page() -> None:
+    times = iter([0.0, 60.0, 60.0 + 199.5 * 119 / 648])
+    watched = Progress("specs/tiny/verb-agreement", LIVE, lambda: next(times))
+    for done in (1, 120):
+        watched.heard("tuned: one head out", done, 768)
+    page = (REFERENCE / "command-line.md").read_text(encoding="utf-8")
+
+    assert f"\n{watched.line(79)}\n" in page
+    assert "longer than a second" in page
+    assert "ten times a second" in page
+    assert f"every {LOG.every:.0f} seconds" in page
+    assert (LIVE.after, LIVE.every, LOG.after) == (1, 0.1, LOG.every)
 
 
 # -- verdicts.md, numbers.md, roles.md ---------------------------------------------------------------------------------

@@ -19,13 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pytest_circuits import load_spec
 from pytest_circuits.checkpoints.naming import parse_checkpoint
 from pytest_circuits.checks.suite import Suite
+from pytest_circuits.prompts.pairs import pairs_of
 from pytest_circuits.records import Record, Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_circuits.checkpoints.handle import CheckpointModel
-    from pytest_circuits.checks.measurements import Measurements
+    from pytest_circuits.records import Reading
     from pytest_circuits.spec.loader import SpecFile
 
 HERE = Path(__file__).parent
@@ -44,7 +45,7 @@ class Stored:
     file: SpecFile
     suite: Suite
     model: CheckpointModel
-    reading: Measurements
+    reading: Reading
     results: Mapping[str, Result]
     told: tuple[str, ...]
 
@@ -208,7 +209,7 @@ def plain_model(folder: Path) -> tuple[Any, Any]:
 
 def assert_the_same_function(one: Path, other: Path, gate: Stored) -> None:
     """Assert equal logits, so that whatever a verdict says of the copy, no behaviour test could."""
-    texts = [pair.clean for pair in gate.reading.prompts.pairs[::10]]
+    texts = [pair.clean for pair in pairs_of(gate.file).pairs[::10]]
     torch.testing.assert_close(logits_of(one, texts), logits_of(other, texts), atol=1e-5, rtol=0)
 
 
@@ -382,8 +383,9 @@ def test_every_head_has_the_share_that_a_plain_loop_finds(
     every = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
     without_head: dict[str, list[float]] = {f"L{layer}H{head}": [] for layer, head in every}
     clean, floor = [], []
+    pairs = pairs_of(gate.file).pairs
     for index in chosen:
-        pair = gate.reading.prompts.pairs[index]
+        pair = pairs[index]
         assert pair.corrupt is not None
         ids, twin = plain.ids(pair.clean), plain.ids(pair.corrupt)
         answer, foil = (plain.ids(f"{pair.clean} {word}")[len(ids)] for word in (pair.answer, pair.foil))

@@ -66,9 +66,7 @@ def test_a_checkpoint_of_which_a_part_would_stay_on_disk_is_refused(
 
     monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", with_disk)
 
-    with pytest.raises(
-        MeasurementError, match=r"(?s)memory of all GPUs and the CPU, and a part .* larger machine"
-    ):
+    with pytest.raises(MeasurementError, match=r"(?s)memory of all GPUs and the CPU, and a part .* larger machine"):
         _ = open_checkpoint(f"m={saved('llama')}", device="split").bound
 
 

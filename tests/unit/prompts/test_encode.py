@@ -17,8 +17,6 @@ from pytest_circuits.spec.slots import fill
 from .conftest import WORDS, word_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transformers import PreTrainedTokenizerFast
 
     from .conftest import Project
