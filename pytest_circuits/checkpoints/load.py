@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,9 +128,11 @@ def _load_module(identified: Identified, shape: Shape, dtype: torch.dtype, *, sp
     config_class, model_class = native_classes(shape.architecture)
     row = ARCHITECTURES.get(shape.architecture)
     config = native_config(identified.config, config_class, row)
+    with torch.device("meta"):  # nothing of the model has memory yet, and no weight is read
+        planned = model_class(config)
     if row is None:
-        with torch.device("meta"):  # before its weights are read
-            refuse_other_mixers(model_class(config), shape)
+        refuse_other_mixers(planned, shape)
+    _refuse_larger(planned, identified, shape)
     _refuse_two_names(identified, model_class.base_model_prefix)
     with _no_progress_bar():
         module, report = model_class.from_pretrained(
@@ -158,6 +161,21 @@ def _load_module(identified: Identified, shape: Shape, dtype: torch.dtype, *, sp
     for parameter in module.parameters():
         parameter.data = parameter.data.clone()  # the library maps the file: a later write would change the model
     return module
+
+
+def _refuse_larger(planned: Any, identified: Identified, shape: Shape) -> None:
+    """Refuse a config whose model would take far more memory than the weights: what they lack is made at random first.
+
+    Twice is allowed for, because an embedding that is used again as the unembedding is stored once.
+    """
+    held = sum(prod(tensor.shape) for file in identified.weight_files for tensor in read_header(file))
+    asked = sum(parameter.numel() for parameter in planned.parameters())
+    if asked > 2 * held:
+        raise CheckpointRefused(
+            f"refused: {identified.name!r} does not hold the tensors of a {shape.architecture}: config.json describes "
+            f"{asked} numbers, and the weights have {held}.\n  Most of the model would be random, and it may not fit "
+            "into memory. Its config and weights should be those of one checkpoint, as save_pretrained writes them."
+        )
 
 
 def _refuse_two_names(identified: Identified, prefix: str) -> None:

@@ -122,6 +122,24 @@ def parts_sum_to_the_residual(model: BoundModel) -> None:
         _same(model, f"layer {layer}: heads + MLP + input is not the block's output", summed, after)
 
 
+def heads_alone_make_what_attention_adds(model: BoundModel) -> None:
+    """With another prompt's heads attention adds what it adds there: their sum would not tell it from the MLP."""
+    clean, corrupt = probe_ids(model)
+    row = model.architecture
+    added: list[Tensor] = []
+    with ExitStack() as stack:
+        for layer in range(model.layers):
+            part = model.part(layer, row.attention_adds or row.projection)
+            stack.enter_context(
+                part.register_forward_hook(lambda _, args, output: added.append(_first(output).clone()))
+            )
+        heads = model.forward(corrupt, keep=[Site("z", layer) for layer in range(model.layers)]).values
+        model.forward(clean, edits=_constants(heads))
+    for layer in range(model.layers):
+        complaint = f"layer {layer}: another prompt's heads do not make attention add what it adds there"
+        _same(model, complaint, added[model.layers + layer], added[layer])
+
+
 def heads_read_their_values(model: BoundModel) -> None:
     """The first token attends to itself alone, so there each head puts out the value of its key/value head."""
     row = model.architecture
@@ -208,6 +226,7 @@ CHECKS = (
     reading_is_the_models_own,
     replacing_acts_as_it_says,
     parts_sum_to_the_residual,
+    heads_alone_make_what_attention_adds,
     heads_read_their_values,
     queries_keys_and_values_are_those_of_attention,
     attention_is_causal_and_padding_inert,

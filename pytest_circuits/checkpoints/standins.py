@@ -78,9 +78,9 @@ class Reader(_StandIn):
 def layers_not_run(blocks: nn.ModuleList, layer: int, residual: Tensor | None, *, in_tuple: bool) -> Iterator[None]:
     """Let the layers below `layer` stand aside; the last of them puts out `residual`."""
     own = list(blocks[:layer])
-    for at, block in enumerate(own):
-        blocks[at] = NotRun(block, residual if at == layer - 1 else None, in_tuple=in_tuple)
     try:
+        for at, block in enumerate(own):
+            blocks[at] = NotRun(block, residual if at == layer - 1 else None, in_tuple=in_tuple)
         yield
     finally:
         for at, block in enumerate(own):
@@ -91,8 +91,8 @@ def layers_not_run(blocks: nn.ModuleList, layer: int, residual: Tensor | None, *
 def reading(module: Any, reader: Reader) -> Iterator[None]:
     """Let the reader take the unembedding's place."""
     (head,) = reader.place
-    module.set_output_embeddings(reader)
     try:
+        module.set_output_embeddings(reader)
         yield
     finally:
         module.set_output_embeddings(head)

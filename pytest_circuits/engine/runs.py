@@ -80,7 +80,8 @@ class Runs:
 
     @cached_property
     def _shelf(self) -> Shelf:
-        return Shelf(self.model, self.metric, self.sites, self.batch_size)
+        needed = self.sites if self.value == "resample" else ()
+        return Shelf(self.model, self.metric, needed, self.batch_size)
 
     # -- plain runs ------------------------------------------------------------------------------------------------
 
@@ -196,13 +197,18 @@ class Runs:
         They run together with all that share their batch; alone; and as patched runs do, from a known token and layer
         on, with a patch of nothing.
         """
+        return self._with_room(lambda: self._noise(prompts))
+
+    def _noise(self, prompts: int) -> float:
         batch = max(self.batches, key=lambda batch: batch.rows)
-        few = self._batch(batch.indices[:prompts])
+        few = self._batch(batch.indices[: min(prompts, max(1, self.batch_size // 2))])
         together = self._shelf.of(batch).clean.logits[: few.rows]
+        # A divergence is flat around the own clean run: seen from another distribution, rounding moves it.
+        other = together.roll(1, dims=-1)
         change = 0.0
         for logits in (self._alone(few), *self._of_no_patch(few)):
-            here = read(self.metric, self._finite(few, logits), together, few)
-            change = max(change, float((here - read(self.metric, together, together, few)).abs().max()))
+            here = read(self.metric, self._finite(few, logits), other, few)
+            change = max(change, float((here - read(self.metric, together, other, few)).abs().max()))
         return change
 
     def _alone(self, few: Batch) -> Tensor:
@@ -212,7 +218,7 @@ class Runs:
     def _of_no_patch(self, few: Batch) -> Iterator[Tensor]:
         plain = Unpatched(self.model, few, self.metric, ())
         for layer in range(0, self.model.layers, max(1, self.model.layers // 2)):
-            yield from self._logits(few, plain, layer, [Ablated(frozenset())] * 2)
+            yield from self._logits(few, plain, layer, [Ablated(frozenset())] * min(2, self.batch_size // few.rows))
 
     # -- memory ----------------------------------------------------------------------------------------------------
 

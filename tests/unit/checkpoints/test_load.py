@@ -482,3 +482,16 @@ def test_a_full_gpu_says_nothing_about_a_checkpoint(
             _ = handle.bound
 
     assert handle.bound.layers == 3
+
+
+@pytest.mark.parametrize("architecture", ["llama", "arcee"])
+@pytest.mark.parametrize("key", ["vocab_size", "intermediate_size"])
+def test_a_config_far_larger_than_its_weights_is_refused_before_memory_is_taken(
+    architecture: str, key: str, saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(architecture, **{key: 10**12})
+    monkeypatch.setattr(load, "_refuse_two_names", lambda *_: pytest.fail("the weights would be made next"))
+
+    found = refusal(folder)
+    assert f"refused: 'odd' does not hold the tensors of a {architecture}: config.json describes " in found
+    assert "Most of the model would be random, and it may not fit into memory." in found

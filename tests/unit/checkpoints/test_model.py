@@ -35,6 +35,13 @@ def test_edits_inside_attention_act_alike_in_a_run_that_starts_late(architecture
         assert whole.values[site].shape[2] == (model.heads if kind == "q" else model.groups)
 
 
+def test_noted_keys_and_values_hold_no_memory_of_later_tokens() -> None:
+    past = bound(random_module("llama"), "llama").forward(IDS, note=FIRST).past
+
+    for noted in (tensor for pair in past.layers.values() for tensor in pair):
+        assert noted.untyped_storage().nbytes() == noted.numel() * noted.element_size()
+
+
 def test_queries_of_a_model_with_attention_code_of_its_own_are_refused() -> None:
     model = bound(random_module("bloom"), "bloom")
 

@@ -41,6 +41,8 @@ def test_a_sound_model_passes(architecture: str) -> None:
 
 # the row names another part
 
+EXCHANGED = "layer 0: another prompt's heads do not make attention add what it adds there"
+
 
 def test_heads_read_from_another_module_are_caught(gpt2: BoundModel) -> None:
     with pytest.raises(InstrumentError, match="layer 0: heads put out 96 numbers, the residual has 32"):
@@ -60,6 +62,13 @@ def test_an_mlp_path_that_is_not_what_is_added_is_caught(gpt2: BoundModel) -> No
         ("granite", {"scale_key": ""}, "layer 0: heads . MLP . input is not the block's output"),
         ("gemma2", {"attention_adds": ""}, "layer 0: heads . MLP . input is not the block's output"),
         ("olmo2", {"mlp_adds": ""}, "layer 0: heads . MLP . input is not the block's output"),
+        ("llama", {"attention_adds": "mlp", "mlp_adds": "self_attn"}, EXCHANGED),
+        ("phi", {"attention_adds": "mlp", "mlp_adds": "self_attn"}, EXCHANGED),  # side by side
+        (
+            "gemma2",
+            {"attention_adds": "post_feedforward_layernorm", "mlp_adds": "post_attention_layernorm"},
+            EXCHANGED,
+        ),
         ("gpt_oss", {"sinks": False}, "layer 0: heads do not put out the values that they read"),
         ("gpt2", {"value_layout": "interleaved"}, "layer 0: values are not laid out as 'interleaved'"),
         ("gpt_neox", {"value_layout": "packed"}, "layer 0: values are not laid out as 'packed'"),

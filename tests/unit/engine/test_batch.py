@@ -75,3 +75,5 @@ def test_prompts_of_one_length_that_start_together_are_batched_in_their_order() 
     assert bucketed(rows, "resample", 2) == [[1], [5], [0, 2], [3], [4]]
     assert bucketed(rows, "zero", 8) == [[1, 5], [0, 2, 3, 4]]
     assert bucketed([pair([1, 2, 3, 4], None, ALL)] * 2, "zero", 8) == [[0, 1]]
+    twins = [pair([1, 2, 3, 4], twin, ALL) for twin in ([9, 2, 3], [9, 2], [9, 2, 4])]
+    assert bucketed(twins, "zero", 8) == [[1], [0, 2]]  # no twin is padded either

@@ -47,6 +47,23 @@ def test_ablated_runs_equal_the_naive_loop(model: BoundModel, value: str) -> Non
         assert np.abs(found - runs.clean).max() > 1e-3  # the parts matter, so equality says something
 
 
+@pytest.mark.parametrize("value", ["resample", "zero", "mean"])
+def test_the_first_token_is_replaced_as_any_other(model: BoundModel, value: str) -> None:
+    encoded, parts = random_pairs(prefix=0), frozenset({Head(0, 1), Mlp(0)})
+    found = runs_on(model, encoded, value=value).ablated(Ablated(parts))
+    expected = [Naive(model).ablated(row, encoded, parts, value) for row in encoded]
+
+    assert np.abs(found - [float(one[ANSWER] - one[FOIL]) for one in expected]).max() < 1e-5
+
+
+def test_keys_and_values_can_be_asked_for_after_heads(model: BoundModel) -> None:
+    parts = Ablated(frozenset({KeyValue(1, 0)}))
+    runs = runs_on(model, random_pairs())
+    runs.ablated(Ablated(frozenset({Head(1, 2)})))
+
+    assert np.abs(runs.ablated(parts) - runs_on(model, random_pairs()).ablated(parts)).max() < 1e-5
+
+
 def test_plain_runs_equal_single_forwards(model: BoundModel) -> None:
     encoded = random_pairs()
     naive, runs = Naive(model), runs_on(model, encoded)
@@ -152,6 +169,18 @@ def test_two_runs_are_identical_bit_for_bit(model: BoundModel) -> None:
 
 def test_noise_is_small_in_float32(model: BoundModel) -> None:
     assert runs_on(model, random_pairs()).noise() < 1e-4
+
+
+def test_noise_of_a_divergence_is_not_that_of_its_flat_top(model: BoundModel) -> None:
+    """Around the own clean run a divergence has no slope, and where it is measured it has one."""
+    pairs = random_pairs((7,) * 6)
+    with model.blocks[2].register_forward_pre_hook(lambda _, args: (args[0] * (1 + 1e-3 * len(args[0])), *args[1:])):
+        together = runs_on(model, pairs, metric="kl")
+        alone = Runs(model, pairs, value="resample", metric="kl", together=[[at] for at in range(6)])
+        change = np.abs(together.corrupt - alone.corrupt).max()
+
+        assert change > 1e-4
+        assert together.noise() > change / 4
 
 
 def without_key_value(model: BoundModel, row: Encoded, layer: int, group: int) -> float:
@@ -275,6 +304,15 @@ def test_one_prompt_that_finds_no_memory_is_an_error_that_says_what_to_do(model:
         _ = runs_on(model, random_pairs()).clean
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_noise_is_read_within_the_memory_that_there_is(model: BoundModel, rows: int) -> None:
+    runs = runs_on(model, random_pairs((6,) * 6))
+    with model.blocks[2].register_forward_pre_hook(Full(rows, torch.OutOfMemoryError("CUDA out of memory."))):
+        assert runs.noise() < 1e-4
+
+    assert runs.notices
+
+
 def test_another_error_of_the_device_is_not_taken_for_a_lack_of_memory(model: BoundModel) -> None:
     with (
         model.blocks[0].register_forward_pre_hook(Full(0, RuntimeError("device-side assert"))),
@@ -289,6 +327,23 @@ def test_plain_runs_of_no_more_prompts_than_a_batch_are_held(model: BoundModel) 
 
     assert [plain.batch.rows for plain in runs._shelf.held.values()] == [4]
     assert len(runs.batches) == 2
+
+
+def test_the_plain_runs_that_were_asked_for_last_are_held(model: BoundModel) -> None:
+    runs = Runs(model, random_pairs((5, 5, 6, 6, 7, 7)), value="zero", metric="logit_diff", batch_size=4)
+    _ = runs.clean
+
+    assert list(runs._shelf.held) == [(2, 3), (4, 5)]
+
+
+@pytest.mark.parametrize(("value", "kept"), [("resample", 7), ("zero", 0), ("mean", 0)])
+def test_of_a_corrupt_run_only_what_a_patch_takes_is_held(model: BoundModel, value: str, kept: int) -> None:
+    runs = runs_on(model, random_pairs((6,)), value=value)
+    runs.ablated(Ablated(frozenset({Head(1, 0)})))
+    _ = runs.corrupt
+
+    (plain,) = runs._shelf.held.values()
+    assert len(plain.corrupt.values) == kept
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
