@@ -11,9 +11,10 @@ from .reading import ALWAYS, ON_DEMAND, Baseline, Reference, StoredReading
 
 FORMAT = 1
 ROW = 8  # items a line: a number that gains a digit must not move the lines after it
+LARGEST = 1e39  # no two logits in float32 are further apart, and sums of squares below it stay finite
+PER_HEAD = ("heads", "attention", "successor")
 TEXTS = ("circuit", "identity", "created", "reason")
 KEYS = {"format", "reference", "measured", "environment", *TEXTS}
-PER_PROMPT = ("clean", "clean_logit_diff", "corrupt", "circuit", "knockout", "floor")
 
 
 def body(baseline: Baseline) -> dict[str, Any]:
@@ -133,33 +134,35 @@ def _check_parts(parts: Any) -> None:
         isinstance(templates, list) and bool(templates) and all(isinstance(name, str) for name in templates),
         "the part 'templates' must be a list of texts, one a prompt",
     )
-    _expect(_is_number(parts["noise"]) and parts["noise"] >= 0, "the part 'noise' must be a number of at least 0")
-    lists = {name: parts[name] for name in PER_PROMPT}
-    for part in ("heads", "attention"):
-        lists |= _entries(parts, part)
-    for name, numbers in lists.items():
-        if name in ON_DEMAND and numbers is None:
-            continue
+    for name in (*ALWAYS, *ON_DEMAND):
+        if name != "templates" and (parts[name] is not None or name in ALWAYS):
+            check_part(name, parts[name], prompts=len(templates))
+
+
+def check_part(name: str, value: Any, *, prompts: int) -> None:
+    """Raise ValueError unless a part, or an entry of one such as `heads.L2H0`, has its shape."""
+    part, entry_of, _ = name.partition(".")
+    if part in PER_HEAD and not entry_of:
+        _expect(isinstance(value, dict), f"the part {part!r} must map heads to values")
+        for head, entry in value.items():
+            check_part(f"{part}.{head}", entry, prompts=prompts)
+    elif part == "successor":
         _expect(
-            isinstance(numbers, list) and len(numbers) == len(templates) and all(map(_is_number, numbers)),
-            f"the part {name!r} must be {len(templates)} numbers, one a prompt",
-        )
-    for name, tasks in _entries(parts, "successor").items():
-        _expect(
-            isinstance(tasks, dict) and all(map(_is_count, tasks.values())),
+            isinstance(value, dict) and all(map(_is_count, value.values())),
             f"the part {name!r} must map each task to two counts, the first not above the second",
         )
+    elif part == "noise":
+        _expect(is_number(value) and value >= 0, "the part 'noise' must be a number of at least 0")
+    else:
+        _expect(
+            isinstance(value, list) and len(value) == prompts and all(map(is_number, value)),
+            f"the part {name!r} must be {prompts} numbers, one a prompt",
+        )
 
 
-def _entries(parts: dict[str, Any], part: str) -> dict[str, Any]:
-    """Return a part's entries by their path `heads.L2H0`; none when the part is absent."""
-    entries = parts[part]
-    _expect(entries is None or isinstance(entries, dict), f"the part {part!r} must map heads to values")
-    return {f"{part}.{head}": entry for head, entry in (entries or {}).items()}
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+def is_number(value: Any) -> bool:
+    """Say whether a value is a number that can have been measured."""
+    return type(value) in (int, float) and abs(value) < LARGEST
 
 
 def _is_count(value: Any) -> bool:

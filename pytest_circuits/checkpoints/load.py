@@ -43,7 +43,6 @@ def open_model(identified: Identified, *, device: str = "auto", dtype: str = "fl
         MeasurementError: the device has no room for it.
     """
     shape, place = shape_of(identified.config), device_named(device)
-    torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
     refuse_changed(identified, "after it was checked")
     with _Refusing(*_not_made("model", identified)):
         module = _load_module(identified, shape, DTYPES[dtype], split=device == SPLIT)

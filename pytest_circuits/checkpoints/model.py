@@ -172,6 +172,7 @@ class BoundModel:
 
         cached = known.past.tokens or note or any(site.kind in ("k", "v") for site in watched)
         cache = Resumed(known, inside, note=note) if cached else None
+        torch.set_float32_matmul_precision("highest")  # float32 means float32, whoever lowered it before
         with torch.inference_mode(), self._hooked(watched, passed):
             logits = self._logits(ids, lengths, known, cache, read)
         if any(fired[site] != 1 for site in watched):

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..baselines.encoding import digest
+from ..baselines.encoding import check_part, digest, is_number
 from ..baselines.reading import Part, array, arrays, counts, names, plain_part
 from ..checkpoints.devices import describe_device
 from ..gate.controls import RandomCircuits
@@ -77,7 +77,7 @@ def asked(file: SpecFile, part: str) -> dict[str, Any]:
     circuit, roles = measured["circuit"], measured["circuit"]["roles"]
     members = {"members": circuit["members"], "embed": circuit["embed"]}
     own: dict[str, dict[str, Any]] = {
-        "prompts": {"told as": _told_as(file)},
+        "prompts": {"told as": _told_as(file), "refused for": _refused_for(file)},
         "circuit": members,
         "knockout": {**members, "of": circuit["knockout"]},
         "random_circuits": {**members, "match": controls and controls.match},  # their seed is the prompts'
@@ -92,6 +92,16 @@ def _told_as(file: SpecFile) -> list[Any]:
     prompts = file.spec.prompts
     lines = [file.line("prompts", "templates", at) for at in range(len(getattr(prompts, "templates", ())))]
     return [file.name, getattr(prompts, "file", None), lines]
+
+
+def _refused_for(file: SpecFile) -> list[bool]:
+    """Return what of the claims and the circuit can refuse prompts without a corrupt twin, as a prompt file's may be.
+
+    Prompts that were fine for fewer claims are so asked again.
+    """
+    spec = file.spec
+    has_file = getattr(spec.prompts, "file", None) is not None
+    return [spec.claims.behaviour is not None, "number_mover" in spec.roles] if has_file else []
 
 
 class Cached:
@@ -117,11 +127,17 @@ class Cached:
         """
         self.cached: dict[str, bool] = {}
         self._key, self._store, self._measure = Key(file, model), store, measure
+        heads, roles = [str(head) for head in model_heads(file.spec)], file.measured["circuit"]["roles"]
+        self._named = {
+            "heads": heads,
+            "attention": roles.get("number_mover", []),
+            "successor": roles.get("successor", []),
+        }
         prompts = self.found_or_measured(
             "prompts", lambda live: {"templates": live.templates, "notices": live.of_prompts}
         )
         self.templates, self.notices = names(prompts["templates"]), names(prompts["notices"])
-        self.heads: Mapping[str, PerPrompt] = _Heads(self, [str(head) for head in model_heads(file.spec)])
+        self.heads: Mapping[str, PerPrompt] = _Heads(self, self._named["heads"])
 
     clean = Part(array)
     corrupt = Part(array)
@@ -156,9 +172,22 @@ class Cached:
     def found(self, name: str) -> Any:
         """Return a part's JSON form if it is cached, else None."""
         found = None if self._store is None else self._store.get(self._key.of(name))
-        if found is not None:
-            self.cached[name] = True
+        if found is None or not self._has_shape(name, found):
+            return None
+        self.cached[name] = True
         return found
+
+    def _has_shape(self, name: str, found: Any) -> bool:
+        """Say whether a part's JSON form is one that measuring could have given here; another is measured again."""
+        if name == "prompts":
+            return _is_prompts(found)
+        if name == "random_circuits":
+            return _is_random_circuits(found)
+        try:
+            check_part(name, found, prompts=len(self.templates))
+        except ValueError:
+            return False
+        return name not in self._named or found.keys() == set(self._named[name])
 
 
 class _Heads(Mapping[str, "PerPrompt"]):
@@ -190,6 +219,19 @@ class _Heads(Mapping[str, "PerPrompt"]):
 
     def __len__(self) -> int:
         return len(self._heads)
+
+
+def _is_prompts(found: Any) -> bool:
+    if not isinstance(found, dict) or found.keys() != {"templates", "notices"} or not found["templates"]:
+        return False
+    return all(isinstance(texts, list) and all(isinstance(one, str) for one in texts) for texts in found.values())
+
+
+def _is_random_circuits(found: Any) -> bool:
+    kinds = {"faithfulness": list, "possible": int, "exhaustive": bool}
+    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} != kinds:
+        return False
+    return all(map(is_number, found["faithfulness"]))
 
 
 def _exact(number: Any) -> float:

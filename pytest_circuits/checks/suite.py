@@ -107,6 +107,13 @@ class Suite:
             other.release()
             self._live = {key: value for key, value in self._live.items() if key[1] is not other}
 
+    def let_go(self) -> None:
+        """Free every model: what is measured from now on is measured on weights that are read again."""
+        for held in self._models.values():
+            if isinstance(held, CheckpointModel):
+                held.release()
+        self._live.clear()
+
     def judge(self, file: SpecFile, check: str, model: CheckpointModel) -> Result:
         """Measure what a check needs on a checkpoint, and judge it against the reference or the stored baseline."""
         observed = self.reading(file, model)

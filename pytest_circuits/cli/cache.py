@@ -109,7 +109,7 @@ def _mib(count: int) -> str:
 def _about(folder: Path) -> dict[str, Any]:
     """Return what `info` tells, as plain builtins; times in UTC, None where there is no entry."""
     found = _entries(folder)
-    used = [datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds") for entry in found if entry.whole]
+    used = [_when(entry.used) for entry in found if entry.whole]
     return {
         "folder": str(folder.absolute()),
         "entries": len(used),
@@ -118,6 +118,14 @@ def _about(folder: Path) -> dict[str, Any]:
         "oldest": used[0] if used else None,
         "newest": used[-1] if used else None,
     }
+
+
+def _when(seconds: float) -> str:
+    """Return a time in UTC; a clock that was wrong can have given a file one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds:.0f} s from 1970"
 
 
 def _entries(folder: Path) -> list[cache.Entry]:

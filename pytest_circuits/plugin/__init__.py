@@ -95,10 +95,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse an item of a worker in which two checkpoints share a name, before either is opened."""
+    """Refuse an item of a worker in which two checkpoints share a name, and note where a model is lent."""
     session = item.config.stash[SESSION]
     if session.clash and collect.spec_of(item) is not None:
         raise UsageProblem(session.clash)
+    if not collect.is_our_item(item) and "circuit_model" in getattr(item, "fixturenames", ()):
+        session.lent = True
 
 
 @pytest.fixture(scope="session")

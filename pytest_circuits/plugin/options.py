@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pytest
+
 from .. import collect
 from ..checkpoints.naming import Checkpoint, parse_checkpoint, refuse_clashes
 from ..errors import UsageProblem
@@ -17,8 +19,7 @@ from ..errors import UsageProblem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pytest
-
+FLAGS = ("--circuits-no-cache",)  # the options that take no value
 INIS = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
@@ -128,7 +129,7 @@ def read_options(config: pytest.Config) -> Options:
         batch_size=_positive(config),
         inconclusive=_setting(config, "inconclusive", ("fail", "warn")),
         json=_writable(here / result) if result else None,
-        cache=config.getini("circuits_cache") and not config.getoption("--circuits-no-cache"),
+        cache=_switch(config, "circuits_cache") and not config.getoption("--circuits-no-cache"),
         cache_dir=_cache_dir(config),
         update=update,
         reason=config.getoption("--circuits-update-reason"),
@@ -139,18 +140,28 @@ def read_options(config: pytest.Config) -> Options:
 
 
 def _reference(config: pytest.Config) -> Checkpoint | None:
-    typed = config.getoption("--circuits-reference")
+    typed = _not_empty(config, "--circuits-reference")
     if typed:
         return parse_checkpoint(typed, folder=config.invocation_params.dir)
     stored = config.getini("circuits_reference")
     return parse_checkpoint(stored, folder=config.rootpath) if stored else None
 
 
+def _not_empty(config: pytest.Config, option: str) -> str | None:
+    """Return what was typed; a variable that is not set must not read as an option that was not given."""
+    typed: str | None = config.getoption(option)
+    if typed is not None and not typed.strip():
+        raise UsageProblem(
+            f"{option} should name something, and is empty. Is a variable not set? Set it, or leave it out."
+        )
+    return typed
+
+
 def _cache_dir(config: pytest.Config) -> Path | None:
     """Return the folder of the cache that is named, a path from the current folder, or in the ini file from rootdir."""
-    typed, stored = config.getoption("--circuits-cache-dir"), config.getini("circuits_cache_dir")
+    typed, stored = _not_empty(config, "--circuits-cache-dir"), config.getini("circuits_cache_dir")
     folder = config.invocation_params.dir / typed if typed else config.rootpath / stored if stored else None
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):  # also for a name that cannot be
         raise UsageProblem(
             f"circuits_cache_dir should be a folder, or the name of one to make; {str(folder)!r} is a file."
         )
@@ -164,6 +175,14 @@ def _setting(config: pytest.Config, name: str, choices: tuple[str, ...] = ()) ->
     if choices and value not in choices:
         raise UsageProblem(f"circuits_{name} should be one of {', '.join(choices)}, got {value!r}.")
     return value
+
+
+def _switch(config: pytest.Config, key: str) -> bool:
+    """Return an ini key that is true or false."""
+    try:
+        return bool(config.getini(key))
+    except (pytest.UsageError, ValueError) as error:  # the second before pytest 9
+        raise UsageProblem(f"{key} should be true or false in the ini file: {error}.") from None
 
 
 def _positive(config: pytest.Config) -> int:
@@ -185,7 +204,8 @@ def _refuse_moved_root(config: pytest.Config) -> None:
     tests = [text.partition("::")[0] for text in config.getoption("file_or_dir", None) or []]
     arguments = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
     for option, value in pairwise(arguments):
-        if not option.startswith("--circuits-") or "=" in option or not os.path.exists(here / value):
+        takes_it = option.startswith("--circuits-") and "=" not in option and option not in FLAGS
+        if not takes_it or not os.path.exists(here / value):
             continue
         if reasons := [reason for text in (value, *tests) if (reason := _way_to_an_ini(here, text))]:
             raise UsageProblem(
@@ -218,7 +238,7 @@ def _refuse_update(config: pytest.Config, update: str, typed: list[str]) -> None
         )
     if getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None):
         raise UsageProblem(f"{option} cannot be combined with xdist: a baseline is written once, by one process.")
-    if os.environ.get("CI") and not config.getini("circuits_update_in_ci"):
+    if os.environ.get("CI") and not _switch(config, "circuits_update_in_ci"):
         raise UsageProblem(
             f"{option} is refused in CI: a gate that writes its own baseline passes whatever happens.\n"
             "  Write it on a desk and commit it, or set circuits_update_in_ci = true."

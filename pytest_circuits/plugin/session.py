@@ -31,6 +31,7 @@ class Session:
 
     options: Options
     suite: Suite | None = None
+    lent: bool = False  # whether a hand-written test had a model since a spec was last measured
     specs: dict[str, SpecFile] = field(default_factory=dict)
     clash: str = ""  # why no item of this worker may run; without xdist that stops the run
     collected: list[str] = field(default_factory=list)

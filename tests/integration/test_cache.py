@@ -284,6 +284,66 @@ def test_a_prompt_file_that_changes_while_pytest_runs_is_refused(
     assert entries(own_cache) == []
 
 
+WITHOUT_A_TWIN = """\
+format: 1
+model: {checkpoint: "builtin:tiny", architecture: gpt2, layers: 4, heads: 4}
+prompts: {file: pairs.csv}
+measure: {metric: kl}
+ablation: {value: mean}
+circuit:
+  number_mover: {heads: [L2H0]}
+claims: {faithfulness: {at_least: 0.1}}
+"""
+MORE_THAN_IT_ALLOWS = {
+    "a claim": ("claims: {", "claims: {behaviour: {loss_at_most: 0.5}, "),
+    "a role": ("[L2H0]", "[L2H0], role: {name: number_mover}"),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), MORE_THAN_IT_ALLOWS.values(), ids=MORE_THAN_IT_ALLOWS.keys())
+def test_prompts_that_an_edit_makes_wrong_are_refused_though_all_is_cached(
+    old: str, new: str, run: Run, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "specs" / "verbs.circuit.yaml").write_text(WITHOUT_A_TWIN)
+    rows = [f"the {one} {at} the table,is,are,t\n"
+            for one in ("dog", "author", "car") for at in ("near", "behind", "beside", "above", "under")]  # fmt: skip
+    (pytester.path / "specs" / "pairs.csv").write_text("clean,answer,foil,template\n" + "".join(rows))
+    _, before = run(*AGAINST_ITSELF)
+    assert before["verdict"] != "error"
+    change(pytester, old, new)
+    _, read = run(*AGAINST_ITSELF, "-k", "faithfulness")
+    _, fresh = run(*AGAINST_ITSELF, "-k", "faithfulness", "--circuits-no-cache")
+
+    assert read["verdict"] == "error"
+    assert read == fresh
+
+
+FAULT = """\
+import pytest, torch
+@pytest.mark.circuit("specs/verbs.circuit.yaml")
+def test_that_a_fault_is_seen(circuit, circuit_model):
+    from pytest_circuits import measure
+    healthy = measure(circuit, circuit_model).clean.mean()
+    with torch.no_grad():
+        circuit_model.bound.module.transformer.h[2].attn.c_proj.weight.zero_()
+    assert measure(circuit, circuit_model).clean.mean() < healthy
+"""
+
+
+def test_what_a_test_does_to_its_model_is_neither_judged_nor_kept(
+    run: Run, watched: Watched, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_a_fault=FAULT)
+    _, fresh = run(*TUNED, "specs", "--circuits-no-cache")
+    result, after = run(*TUNED, "test_a_fault.py", "specs")
+    result.assert_outcomes(passed=6)
+    assert after["records"] == fresh["records"]
+    _, read = run(*TUNED, "specs")
+
+    assert watched.forwards == 0
+    assert read == fresh
+
+
 # -- where it lies, and whether it is used -----------------------------------------------------------------------------
 
 
@@ -326,6 +386,27 @@ def test_a_folder_that_is_a_file_is_a_usage_error(run: Run, pytester: pytest.Pyt
     assert f"circuits_cache_dir should be a folder, or the name of one to make; '{pytester.path / 'taken'}'" in (
         result.stderr.str()
     )
+
+
+def test_a_folder_whose_name_cannot_be_is_told_and_fails_nothing(run: Run) -> None:
+    result, document = run(*AGAINST_ITSELF, "-k", "behaviour", f"--circuits-cache-dir={'a' * 300}")
+
+    result.assert_outcomes(passed=1, deselected=4)
+    assert document["verdict"] == "pass"
+    result.stdout.fnmatch_lines("the cache '*aaa' cannot be written: File name too long; the next run measures again.*")
+
+
+@pytest.mark.parametrize("key", ["circuits_cache", "circuits_update_in_ci"])
+def test_a_setting_that_is_neither_true_nor_false_is_a_usage_error(
+    key: str, run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    update = ("--circuits-update=new",) if key == "circuits_update_in_ci" else ()
+    result = pytester.runpytest("-o", f"{key}=maybe", *update)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"{key} should be true or false in the ini file: " in result.stderr.str()
+    assert "'maybe'" in result.stderr.str()
 
 
 def test_a_cache_that_cannot_be_written_is_told_once_and_fails_nothing(run: Run, own_cache: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pytest_circuits.plugin.options import FLAGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,6 +139,8 @@ def test_a_baseline_with_its_spec_is_no_orphan(pytester: pytest.Pytester, specs:
         (["--circuits-update=all"], "say why, --circuits-update-reason"),
         (["--circuits-batch-size", "0"], "should be a positive number of prompts, got '0'"),
         (["--circuits-json", "nowhere/out.json"], "cannot be written"),
+        (["--circuits-reference="], "--circuits-reference should name something, and is empty"),
+        (["--circuits-cache-dir="], "--circuits-cache-dir should name something, and is empty"),
     ],
 )
 def test_what_cannot_be_done_is_a_usage_error_before_anything_runs(
@@ -230,8 +235,12 @@ def test_the_mark_circuit_is_registered(pytester: pytest.Pytester) -> None:
 
 def test_options_are_explained_in_help(pytester: pytest.Pytester) -> None:
     text = pytester.runpytest("--help").stdout.str()
-    for option in ("checkpoint", "reference", "update", "update-reason", "device", "dtype", "batch-size", "json"):
+    named = ("checkpoint", "reference", "update", "update-reason", "device", "dtype", "batch-size", "json")
+    for option in (*named, "inconclusive", "no-cache", "cache-dir"):
         assert f"--circuits-{option}" in text
+    assert tuple(re.findall(r"^  (--circuits-[a-z-]+)(?: .*)?$", text, re.M)) == FLAGS
+    for key in ("cache (bool)", "cache_dir (string)", "update_in_ci (bool)"):
+        assert f"circuits_{key}" in text
 
 
 def test_a_checkpoint_path_that_moves_the_root_is_a_usage_error(
@@ -279,6 +288,19 @@ def test_what_is_typed_after_a_space_cannot_lose_the_ini_file(pytester: pytest.P
         assert f"Write {option}={value}" in text
         assert [line[-6:] for line in collected(pytester, f"{option}={value}")] == ["other]"] * 3
     assert (project.parent / "out.json").read_text() == RESULT
+
+
+def test_a_test_path_after_an_option_without_a_value_is_a_test_path(
+    pytester: pytest.Pytester, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "below").mkdir()
+    monkeypatch.chdir(project / "below")
+
+    assert [line[-6:] for line in collected(pytester, "--circuits-no-cache", "../specs")] == ["other]"] * 3
+
+
+def test_a_cache_folder_after_a_space_cannot_lose_the_ini_file(pytester: pytest.Pytester, project: Path) -> None:
+    assert "Write --circuits-cache-dir=../ref" in refusal(pytester.runpytest("--circuits-cache-dir", "../ref"))
 
 
 def test_what_the_environment_adds_cannot_lose_the_ini_file(

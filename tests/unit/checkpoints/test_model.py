@@ -47,3 +47,15 @@ def test_queries_of_a_model_with_attention_code_of_its_own_are_refused() -> None
 
     with pytest.raises(InstrumentError, match="attention is called by name, and a bloom has attention code of its own"):
         model.forward(IDS, keep=[Site("q", 0)])
+
+
+def test_float32_is_computed_in_float32_whatever_precision_was_asked_for_before() -> None:
+    model = bound(random_module("gpt2"), "gpt2")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        model.forward(torch.zeros(1, 2, dtype=torch.long))
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -280,6 +280,76 @@ def test_a_number_that_is_not_finite_is_given_as_it_is_and_not_kept(process: Cal
         assert broken.reading.cached["clean"] is False
 
 
+def at(index: int | str, value: Any) -> Callable[[Any], Any]:
+    """Return a change that puts a value at a place of a part."""
+    return lambda part: (
+        {**part, index: value} if isinstance(part, dict) else [*part[:index], value, *part[index + 1 :]]  # type: ignore[operator]
+    )
+
+
+WRONG: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "a number for every prompt": ("floor", lambda part: part[:1]),
+    "a prompt fewer": ("circuit", lambda part: part[:-1]),
+    "no prompt": ("clean", lambda part: []),
+    "one number": ("clean", lambda part: part[0]),
+    "numbers in lists": ("knockout", lambda part: [[number] for number in part]),
+    "a text": ("clean", at(0, "5.0")),
+    "a text that is no number": ("corrupt", at(0, "NaN")),
+    "a truth value": ("clean_logit_diff", at(0, True)),
+    "a null": ("clean", at(0, None)),
+    "a number that no float holds": ("clean", at(0, 10**400)),
+    "a number that no model gives": ("clean", at(0, 1e308)),
+    "a noise floor below zero": ("noise", lambda part: -1.0),
+    "a noise floor in words": ("noise", lambda part: "0.1"),
+    "a head fewer": ("heads", lambda part: {head: part[head] for head in HEADS[1:]}),
+    "a head more": ("heads", at("L9H9", [0.0] * 12)),
+    "a head of fewer prompts": ("heads", at("L0H0", [0.0])),
+    "a head's entry for one prompt": ("heads.L1H2", lambda part: part[:1]),
+    "no heads": ("heads", lambda part: [*part.values()]),
+    "attention of no head": ("attention", lambda part: {}),
+    "attention of another head": ("attention", lambda part: {"L0H0": next(iter(part.values()))}),
+    "more hits than tokens": ("successor", at("L0H1", {"numbers": [9, 8]})),
+    "scores of no head": ("successor", lambda part: {}),
+    "no prompts": ("prompts", at("templates", [])),
+    "prompts in a text": ("prompts", at("templates", "near")),
+    "a template that is a number": ("prompts", at("templates", [1])),
+    "a notice that is a number": ("prompts", at("notices", [1])),
+    "prompts in a list": ("prompts", lambda part: []),
+    "random circuits of more": ("random_circuits", at("more", 1)),
+    "random circuits in words": ("random_circuits", at("faithfulness", ["0.1"])),
+    "a count that is no count": ("random_circuits", at("possible", True)),
+    "random circuits in a list": ("random_circuits", lambda part: [1]),
+}
+
+
+@pytest.mark.parametrize(("part", "change"), WRONG.values(), ids=WRONG.keys())
+def test_an_entry_of_another_shape_is_measured_again_and_replaced_whoever_sealed_it(
+    part: str,
+    change: Callable[[Any], Any],
+    process: Callable[..., Bench],
+    file: Callable[..., SpecFile],
+    model: SimpleNamespace,
+) -> None:
+    def read(bench: Bench) -> None:
+        if part == "heads.L1H2":
+            bench.reading.heads["L1H2"]
+        else:
+            read_all(bench.reading)
+
+    first = process()
+    read(first)
+    key = Key(file(), model).of(part)
+    whole = first.store.get(key)
+    wrong = change(whole)
+    assert wrong != whole
+    first.store.put(key, wrong)
+    again = process()
+    read(again)
+
+    assert [name for name, was in again.reading.cached.items() if not was] == [part]
+    assert first.store.get(key) == whole
+
+
 # -- the key -----------------------------------------------------------------------------------------------------------
 
 BASE = {
@@ -351,6 +421,26 @@ def test_a_prompt_file_counts_by_its_content(model: SimpleNamespace, tmp_path: P
 
     assert changed_parts(of("p.csv", "yes"), of("p.csv", "oh"), model) == EVERY
     assert changed_parts(of("p.csv", "yes"), of("q.csv", "yes"), model) == {"prompts"}
+
+
+def test_what_can_refuse_prompts_without_a_twin_has_their_refusal_looked_at_again(
+    model: SimpleNamespace, tmp_path: Path
+) -> None:
+    def of(*changes: tuple[str, str]) -> SpecFile:
+        text = SPEC[: SPEC.index("prompts:")] + "prompts: {file: p.csv}\n" + SPEC[SPEC.index("tokens:") :]
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "verbs.circuit.yaml").write_text(text)
+        return load_spec(tmp_path / "verbs.circuit.yaml", root=tmp_path)
+
+    (tmp_path / "p.csv").write_text("clean,answer,foil\na dog,yes,no\n")
+    fewer = of(("behaviour: ,", ""))
+
+    assert changed_parts(fewer, of(), model) == {"prompts"}
+    assert changed_parts(of(), of((", role: {name: number_mover, at_least: 0.5}", "")), model) == {
+        *("prompts", "attention"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_circuits.baselines.cache import CAP, TAG, Cache, entries
+from pytest_circuits.baselines.cache import CAP, TAG, Cache, Entry, entries
 from pytest_circuits.cli import main
 from pytest_circuits.cli.cache import command
 
@@ -54,6 +54,18 @@ def test_info_as_json_has_the_same_in_bytes(filled: Path) -> None:
         "oldest": "1970-01-01T00:16:40+00:00",
         "newest": "1970-01-01T00:16:41+00:00",
     }
+
+
+@pytest.mark.parametrize("at", [1e15, -1e15, 1e300])
+def test_a_time_that_no_calendar_has_is_told_in_seconds(
+    at: float, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Entry(filled / "ab" / f"{'ab' * 32}.json", 1, at)
+    monkeypatch.setattr("pytest_circuits.baselines.cache.entries", lambda folder: [one])
+    result = run("info", "--cache-dir", filled)
+
+    assert result.exit_code == 0
+    assert f"newest  {at:.0f} s from 1970\n" in result.stdout
 
 
 def test_a_cache_that_is_not_there_is_empty_and_is_not_made(tmp_path: Path) -> None:
