@@ -156,14 +156,15 @@ class BoundModel:
 
         def passed(site: Site, value: Tensor) -> Tensor:
             """Count, edit and keep the value of a site on its way."""
-            if value.ndim == 2:  # an MLP that is given the tokens of all rows in one line
-                return passed(site, value.reshape(rows, -1, value.shape[-1])).reshape(value.shape)
             fired[site] += 1
+            shape = value.shape
+            if value.ndim == 2:  # an MLP that is given the tokens of all rows in one line
+                value = value.reshape(rows, -1, shape[-1])
             if site in edits:
                 value = edits[site](value).clone()  # a block may go on to change what it got in place
             if site in keep:
                 values[site] = value[:, max(0, keep_from - known.past.tokens) :].clone()
-            return value
+            return value.reshape(shape)
 
         def inside(kind: Kind, layer: int, value: Tensor) -> Tensor:
             """Pass on the keys or values of a layer; the bottleneck that some layers cache instead is no site."""

@@ -62,10 +62,9 @@ def reading_is_the_models_own(model: BoundModel) -> None:
     with torch.inference_mode():
         own = model.module(input_ids=clean, attention_mask=torch.ones_like(clean), use_cache=False).logits[:, -1]
     some = clean[:, :2]
+    two = own.gather(1, some.to(own.device))
     _same(model, "the logits read are not the model's", model.forward(clean).logits, own)
-    _same(
-        model, "two logits read alone are not the model's", model.forward(clean, read=some).logits, own.gather(1, some)
-    )
+    _same(model, "two logits read alone are not the model's", model.forward(clean, read=some).logits, two)
 
 
 def replacing_acts_as_it_says(model: BoundModel) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from .batch import Batch
 
 Metric = Literal["logit_diff", "prob_diff", "kl"]
+ROWS = 32
+"""Rows of the whole vocabulary that a divergence is computed of at once: it takes several times their memory."""
 
 
 def tokens_read(metric: Metric, batch: Batch) -> Tensor | None:
@@ -33,6 +37,10 @@ def negative_kl(
     clean: Float[Tensor, "batch vocabulary"], logits: Float[Tensor, "batch vocabulary"]
 ) -> Float[Tensor, " batch"]:
     """Return -KL(own clean run || this run), in nats: 0 where nothing changed, less where more did."""
+    return torch.cat([_negative_kl(*few) for few in zip(torch.split(clean, ROWS), torch.split(logits, ROWS), strict=True)])
+
+
+def _negative_kl(clean: Tensor, logits: Tensor) -> Tensor:
     before, after = clean.log_softmax(-1), logits.log_softmax(-1)
     return -(before.exp() * (before - after)).sum(-1)
 

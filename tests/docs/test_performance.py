@@ -10,11 +10,12 @@ import pytest
 from imagined import compared
 
 from pytest_circuits import load_spec, measure, open_checkpoint
-from pytest_circuits.checkpoints.model import BoundModel
 from pytest_circuits.checks import judge
 from pytest_circuits.records import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_circuits.checks import Comparison
     from pytest_circuits.checks.measurements import Measurements
 
@@ -30,75 +31,69 @@ prompts:
     other: [lamp, lamps]
   templates:
     - {id: one, text: "the {subject} {near} the {other}", answer: "{verb}", flip: subject}
-    - {id: two, text: "the {other} {near} the {subject}", answer: "{verb}", flip: subject}
+  per_template: 16
 circuit:
   number_mover: {heads: [L2H0], role: {name: number_mover}}
   readers: {mlps: [L0.mlp, L1.mlp, L2.mlp, L3.mlp]}
 claims: {behaviour: , faithfulness: , necessity: , controls: {match: size}, heads: , roles: }
 """
-SWEEP, RANDOM, NOISE = 16, 15, 9
-ONE_FOR = {
-    "clean": {"behaviour", "faithfulness", "necessity", "controls", "heads", "roles"},
-    "corrupt": {"behaviour", "heads"},
-    "ablated values": {"faithfulness", "necessity", "controls", "heads", "roles"},
-    "floor": {"faithfulness", "necessity", "controls", "heads", "roles"},
-    "circuit only": {"faithfulness", "controls"},
-    "circuit out": {"necessity"},
+LAYERS, NOISE = 4, 11
+FORWARDS = {  # by part: how many on this spec, and which checks need it
+    "clean": (1, {"behaviour", "faithfulness", "necessity", "controls", "heads", "roles"}),
+    "corrupt": (1, {"behaviour", "faithfulness", "necessity", "controls", "heads", "roles"}),
+    "floor": (1, {"faithfulness", "necessity", "controls", "heads", "roles"}),
+    "circuit only": (1, {"faithfulness", "controls"}),
+    "circuit out": (1, {"necessity"}),
+    "every head out": (LAYERS, {"heads"}),
+    "a number mover out": (1, {"roles"}),
+    "attention of number movers": (1, {"roles"}),
+    "random circuits": (1, {"controls"}),  # all 15 of 16 prompts fit into one forward
+    "noise floor": (NOISE, {"behaviour", "faithfulness", "necessity", "controls", "heads", "roles"}),
 }
+MORE_IF_SHARED = "a number mover out"
+"""The one part that another, every head out, contains."""
 
 
 @pytest.fixture
-def reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Measurements, list[int]]:
-    """A reading of a spec whose prompts are all of one length, and a list that grows with each forward."""
+def reading(tmp_path: Path) -> Iterator[tuple[Measurements, list[tuple[int, ...]]]]:
+    """A reading of a spec whose prompts make one batch, and a list that grows with each forward of the model."""
     (tmp_path / "all.circuit.yaml").write_text(SPEC)
     file = load_spec(tmp_path / "all.circuit.yaml", root=tmp_path)
     model = open_checkpoint("builtin:tiny")
-    found = measure(file, model)
-    forwards: list[int] = []
-    plain = BoundModel.forward
+    found, forwards = measure(file, model), []
 
-    def counted(self: BoundModel, ids: Any, *arguments: Any, **options: Any) -> Any:
-        forwards.append(len(ids))
-        return plain(self, ids, *arguments, **options)
+    def count(_: Any, args: Any, inputs: dict[str, Any]) -> None:
+        forwards.append(tuple(inputs["input_ids"].shape))
 
-    monkeypatch.setattr(BoundModel, "forward", counted)
-    return found, forwards
+    with model.bound.module.register_forward_pre_hook(count, with_kwargs=True):
+        yield found, forwards
 
 
 def beside_itself(found: Measurements) -> Comparison:
     return compared(found, found, file=found.file, identical=True, random_circuits=lambda: found.random_circuits)
 
 
-@pytest.mark.parametrize(
-    ("check", "more"),
-    [
-        ("behaviour", NOISE),
-        ("faithfulness", NOISE),
-        ("necessity", NOISE),
-        ("controls", NOISE + RANDOM),
-        ("heads", NOISE + SWEEP),
-        ("roles", NOISE + 1 + 1),
-    ],
-)
-def test_a_check_alone_runs_what_the_table_says(reading: tuple[Measurements, list[int]], check: str, more: int) -> None:
+@pytest.mark.parametrize("check", ["behaviour", "faithfulness", "necessity", "controls", "heads", "roles"])
+def test_a_check_alone_runs_what_the_table_says(
+    reading: tuple[Measurements, list[tuple[int, ...]]], check: str
+) -> None:
     found, forwards = reading
-    result = judge(check, beside_itself(found))
+    judge(check, beside_itself(found))
 
-    # Heads that pass do not tell of the behaviour, so they need no corrupt run.
-    spared = check == "heads" and result.verdict is Verdict.PASS
-    assert len(forwards) == more + sum(check in checks for checks in ONE_FOR.values()) - spared
+    assert len(forwards) == sum(number for number, checks in FORWARDS.values() if check in checks)
 
 
-def test_a_whole_spec_shares_its_runs(reading: tuple[Measurements, list[int]]) -> None:
+def test_a_whole_spec_shares_its_runs(reading: tuple[Measurements, list[tuple[int, ...]]]) -> None:
     found, forwards = reading
     for check in found.file.spec.declared:
-        judge(check, beside_itself(found))
+        assert judge(check, beside_itself(found)).verdict is not Verdict.ERROR
 
-    assert len(forwards) == len(ONE_FOR) + SWEEP + RANDOM + 1 + NOISE
+    assert len(forwards) == sum(number for part, (number, _) in FORWARDS.items() if part != MORE_IF_SHARED)
 
 
 def test_the_table_is_the_one_that_is_counted() -> None:
-    table = dict(re.findall(r"^\| ([a-z ]+?) \| 1 \| ([a-z ,]+?) \|$", PAGE.read_text(encoding="utf-8"), re.M))
-    told = {what: set(ONE_FOR["clean"] if by == "every check" else by.split(", ")) for what, by in table.items()}
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| ([a-z ,]+) \|$", PAGE.read_text(encoding="utf-8"), re.M)
+    every = FORWARDS["clean"][1]
+    told = {what: every if by == "every check" else set(by.split(", ")) for what, by in rows if what not in ("part", "tool")}
 
-    assert told == ONE_FOR
+    assert told == {part: checks for part, (_, checks) in FORWARDS.items()}
