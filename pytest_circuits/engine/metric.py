@@ -37,7 +37,8 @@ def negative_kl(
     clean: Float[Tensor, "batch vocabulary"], logits: Float[Tensor, "batch vocabulary"]
 ) -> Float[Tensor, " batch"]:
     """Return -KL(own clean run || this run), in nats: 0 where nothing changed, less where more did."""
-    return torch.cat([_negative_kl(*few) for few in zip(torch.split(clean, ROWS), torch.split(logits, ROWS), strict=True)])
+    pieces = zip(torch.split(clean, ROWS), torch.split(logits, ROWS), strict=True)
+    return torch.cat([_negative_kl(*piece) for piece in pieces])
 
 
 def _negative_kl(clean: Tensor, logits: Tensor) -> Tensor:

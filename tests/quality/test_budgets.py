@@ -115,7 +115,8 @@ TOLD = {
 
 def test_the_page_tells_what_was_counted(spec: Mapping[str, float]) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    table = {name: float(work) for name, work in re.findall(r"^\| ([a-z ]+) \|[^|]*\| [^|\d]*([\d.]+)[^|]*\|", text, re.M)}
+    rows = re.findall(r"^\| ([a-z ]+) \|[^|]*\| [^|\d]*([\d.]+)[^|]*\|", text, re.M)
+    table = {name: float(work) for name, work in rows}
     told = {what: table[name] for what, name in TOLD.items()}
 
     assert told == {what: pytest.approx(spec[what], abs=0.005) for what in TOLD}
