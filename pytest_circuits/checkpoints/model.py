@@ -193,7 +193,7 @@ class BoundModel:
             lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
         # Position ids without a mask would be read as packed sequences: always both.
         inputs = {"input_ids": ids[:, skipped:], "attention_mask": (positions < lengths[:, None]).long()}
-        if self._takes_positions:
+        if "position_ids" in self._arguments:
             inputs["position_ids"] = positions[:, skipped:]
         inputs = {name: tensor.repeat(copies, 1) for name, tensor in inputs.items()}
         residual = None if known.residual is None else known.residual.repeat(copies, 1, 1)
@@ -202,10 +202,9 @@ class BoundModel:
             (lengths - 1 - skipped).repeat(copies),
             None if read is None else read.repeat(copies, 1),
         )
+        lent = {"cache" if "cache" in self._arguments else "past_key_values": cache}  # the older name before 5.24
         with layers_not_run(self.blocks, known.layer, residual, in_tuple=self.in_tuple), reading(self.module, reader):
-            logits: Tensor = self.module(
-                **inputs, past_key_values=cache, use_cache=cache is not None, return_dict=True
-            ).logits
+            logits: Tensor = self.module(**inputs, **lent, use_cache=cache is not None, return_dict=True).logits
         return logits[:, 0]
 
     @property
@@ -213,8 +212,8 @@ class BoundModel:
         return self.architecture.value_layout == "latent"
 
     @cached_property
-    def _takes_positions(self) -> bool:
-        return "position_ids" in inspect.signature(self.module.forward).parameters
+    def _arguments(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.module.forward).parameters)
 
     @contextmanager
     def _hooked(self, watched: Collection[Site], passed: Callable[[Site, Tensor], Tensor]) -> Iterator[None]:
