@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import BaselineError, MeasurementError
 
@@ -37,15 +38,8 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}") + 0.0
 
 
-class Parts(Protocol):
-    """A reading whose parts come in their JSON form."""
-
-    def part(self, name: str) -> Any:
-        """Return a part's JSON form."""
-
-
 class Part(Generic[T]):
-    """One part of such a reading, made from its JSON form when first asked for, and kept."""
+    """One part of a reading that comes in parts, made from its JSON form when first asked for, and kept."""
 
     def __init__(self, make: Callable[[Any], T]) -> None:
         self.make = make
@@ -59,6 +53,7 @@ class Part(Generic[T]):
 
 
 def array(numbers: list[float]) -> PerPrompt:
+    """Return numbers as an array that nobody can change."""
     import numpy as np
 
     made = np.array(numbers, dtype=np.float64)
@@ -78,7 +73,25 @@ def names(templates: list[str]) -> tuple[str, ...]:
     return tuple(templates)
 
 
-class StoredReading:
+class Parts(ABC):
+    """A reading whose parts come in their JSON form; templates and heads come as each kind of it has them."""
+
+    clean = Part(array)
+    corrupt = Part(array)
+    clean_logit_diff = Part(array)
+    circuit = Part(array)
+    knockout = Part(array)
+    floor = Part(array)
+    attention = Part(arrays)
+    successor = Part(counts)
+    noise = Part(float)
+
+    @abstractmethod
+    def part(self, name: str) -> Any:
+        """Return a part's JSON form."""
+
+
+class StoredReading(Parts):
     """A `Reading` over the JSON form of its parts; one that no declared check needed is absent.
 
     Args:
@@ -93,16 +106,7 @@ class StoredReading:
         self.circuit_id = circuit  # `circuit` is the part k
 
     templates = Part(names)
-    clean = Part(array)
-    corrupt = Part(array)
-    clean_logit_diff = Part(array)
-    circuit = Part(array)
-    knockout = Part(array)
-    floor = Part(array)
     heads = Part(arrays)
-    attention = Part(arrays)
-    successor = Part(counts)
-    noise = Part(float)
 
     def part(self, name: str) -> Any:
         """Return a part's JSON form; BaselineError where it is absent."""

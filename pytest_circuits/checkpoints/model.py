@@ -61,7 +61,6 @@ class BoundModel:
     Attributes:
         groups: the number of key/value heads; query head h reads group h x groups // heads.
         in_tuple: whether a layer returns the residual stream in a tuple.
-        resumes: whether a forward may start from keys and values of earlier tokens.
     """
 
     name: str
@@ -74,7 +73,6 @@ class BoundModel:
     groups: int
     blocks: nn.ModuleList = field(repr=False)
     in_tuple: bool = False
-    resumes: bool = True
 
     @property
     def probed(self) -> bool:

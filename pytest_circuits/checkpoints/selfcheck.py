@@ -206,7 +206,7 @@ def attention_is_causal_and_padding_inert(model: BoundModel) -> None:
 def resuming_gives_what_running_gives(model: BoundModel) -> None:
     """A run that starts from known tokens and layers, each row twice, is the whole run."""
     clean, _ = probe_ids(model)
-    first = 2 if model.resumes else 0
+    first = 2
     for layer in {0, model.layers // 2, model.layers - 1}:
         edit: dict[Site, Edit] = {Site("z", layer): lambda z: 0.5 * z, Site("mlp", layer): lambda value: -value}
         late = {site: partial(_after, first, change) for site, change in edit.items()}

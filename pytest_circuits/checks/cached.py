@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..baselines.encoding import check_part, digest, is_number
-from ..baselines.reading import Part, array, arrays, counts, names, plain_part
+from ..baselines.reading import Parts, arrays, names, plain_part
 from ..checkpoints.devices import describe_device
 from ..gate.controls import RandomCircuits
 from ..gate.limits import model_heads
@@ -104,7 +104,7 @@ def _refused_for(file: SpecFile) -> list[bool]:
     return [spec.claims.behaviour is not None, "number_mover" in spec.roles] if has_file else []
 
 
-class Cached:
+class Cached(Parts):
     """A `records.Reading` of one spec on one checkpoint: there it says what each part is.
 
     It holds numbers and texts only. What is measured, and the model, stay with whoever `measure` belongs to, so they
@@ -138,16 +138,6 @@ class Cached:
         )
         self.templates, self.notices = names(prompts["templates"]), names(prompts["notices"])
         self.heads: Mapping[str, PerPrompt] = _Heads(self, self._named["heads"])
-
-    clean = Part(array)
-    corrupt = Part(array)
-    clean_logit_diff = Part(array)
-    circuit = Part(array)
-    knockout = Part(array)
-    floor = Part(array)
-    attention = Part(arrays)
-    successor = Part(counts)
-    noise = Part(float)
 
     @cached_property
     def random_circuits(self) -> RandomCircuits:

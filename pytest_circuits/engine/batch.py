@@ -61,13 +61,8 @@ def bucketed(encoded: Sequence[Encoded], value: Value, size: int) -> list[list[i
     return [group[at : at + size] for _, group in sorted(groups.items()) for at in range(0, len(group), size)]
 
 
-def batch_of(
-    encoded: Sequence[Encoded], indices: Sequence[int], device: torch.device, value: Value, *, resume: bool = True
-) -> Batch:
-    """Return the named prompts as one batch; all of them have a corrupt twin, or none has.
-
-    With `resume` False no token is taken as known: `start` and `shared` are 0.
-    """
+def batch_of(encoded: Sequence[Encoded], indices: Sequence[int], device: torch.device, value: Value) -> Batch:
+    """Return the named prompts as one batch; all of them have a corrupt twin, or none has."""
     rows = [encoded[index] for index in indices]
     clean, clean_lengths = _padded([row.clean for row in rows], 0, device)
     twins = [row.corrupt for row in rows if row.corrupt is not None]
@@ -80,8 +75,8 @@ def batch_of(
         corrupt_lengths=corrupt_lengths,
         source=_padded([row.source for row in rows], NOTHING, device)[0],
         answers=torch.tensor([(row.answer, row.foil) for row in rows], device=device),
-        start=min(first_changed(row, value) for row in rows) if resume else 0,
-        shared=min(shared_tokens(row) for row in rows) if resume else 0,
+        start=min(first_changed(row, value) for row in rows),
+        shared=min(shared_tokens(row) for row in rows),
     )
 
 

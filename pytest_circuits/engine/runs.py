@@ -254,7 +254,7 @@ class Runs:
     # -- over all batches ------------------------------------------------------------------------------------------
 
     def _batch(self, indices: Sequence[int]) -> Batch:
-        return batch_of(self.encoded, indices, self.model.device, self.value, resume=self.model.resumes)
+        return batch_of(self.encoded, indices, self.model.device, self.value)
 
     def _over(self, what: str, logits: Callable[[Batch, Unpatched], Tensor]) -> PerPrompt:
         return self._gathered(

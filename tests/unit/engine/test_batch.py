@@ -63,12 +63,6 @@ def test_a_batch_starts_where_the_first_of_its_rows_does() -> None:
     assert batch.source[0, 7:].tolist() == [-1, -1]
 
 
-def test_where_a_model_cannot_start_from_known_tokens_none_are() -> None:
-    batch = batch_of(random_pairs((7,), prefix=3), [0], CPU, "resample", resume=False)
-
-    assert (batch.start, batch.shared) == (0, 0)
-
-
 def test_prompts_of_one_length_that_start_together_are_batched_in_their_order() -> None:
     rows = [*random_pairs((7, 5, 7, 7)), *random_pairs((7, 5), prefix=2)]
 
