@@ -113,6 +113,12 @@ class BoundModel:
         return self.blocks[layer].get_submodule(last)
 
     @property
+    def scale(self) -> float:
+        """What heads and MLPs put out is multiplied with this before it is added to the residual stream."""
+        key = self.architecture.scale_key
+        return float(getattr(self.module.config, key)) if key else 1.0
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         """Every site whose replacement makes up a full patch: the embedding, then z and the MLP of each layer."""
         layers = range(self.layers)
@@ -129,6 +135,7 @@ class BoundModel:
         read: Int[Tensor, "batch read"] | None = None,
         known: Known | None = None,
         note: int = 0,
+        gradients: bool = False,
     ) -> Forward:
         """Run once; at each edited site the forward goes on with what the edit returns.
 
@@ -142,6 +149,8 @@ class BoundModel:
             known: what need not be run. The first `known.past.tokens` of `ids` are not, nor are layers below
                 `known.layer`; each row runs `known.copies` times.
             note: the number of first tokens whose keys and values are returned as `past`.
+            gradients: whether what follows from a tensor that requires its gradient can be differentiated. No weight
+                does; an edit may return such a tensor.
 
         Raises:
             InstrumentError: a hook did not fire exactly once.
@@ -172,7 +181,7 @@ class BoundModel:
         cached = known.past.tokens or note or any(site.kind in ("k", "v") for site in watched)
         cache = Resumed(known, inside, note=note) if cached else None
         torch.set_float32_matmul_precision("highest")  # float32 means float32, whoever lowered it before
-        with torch.inference_mode(), self._hooked(watched, passed):
+        with torch.enable_grad() if gradients else torch.inference_mode(), self._hooked(watched, passed):
             logits = self._logits(ids, lengths, known, cache, read)
         if any(fired[site] != 1 for site in watched):
             raise InstrumentError(

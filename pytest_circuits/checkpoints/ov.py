@@ -12,6 +12,7 @@ from ..errors import PromptError
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from .attention import Kind
     from .model import BoundModel
 
 
@@ -20,7 +21,19 @@ def split_values(
 ) -> Float[Tensor, "... groups {width}"]:
     """Return the values of each key/value head among the features of what makes them, laid out as `layout` says.
 
-    How many there are follows from the heads and their width: some attention repeats them before it uses them.
+    Raises:
+        ValueError: they pass a bottleneck, so that no head has features of its own.
+    """
+    return split(features, layout, "v", heads=heads, width=width)
+
+
+def split(
+    features: Float[Tensor, "... features"], layout: str, kind: Kind, *, heads: int, width: int
+) -> Float[Tensor, "... units {width}"]:
+    """Return each head's queries, or each key/value head's keys or values, among the features of what makes them.
+
+    How many key/value heads there are follows from the heads and their width: some attention repeats them before it
+    uses them.
 
     Raises:
         ValueError: they pass a bottleneck, so that no head has features of its own.
@@ -30,12 +43,53 @@ def split_values(
         return features.reshape(*before, -1, width)
     groups = (features.shape[-1] // width - heads) // 2
     if layout == "packed":  # queries | keys | values
-        return features[..., -groups * width :].reshape(*before, groups, width)
+        first, count = {"q": (0, heads), "k": (heads, groups), "v": (heads + groups, groups)}[kind]
+        return features[..., first * width : (first + count) * width].reshape(*before, count, width)
     if layout == "interleaved":  # in each group its queries, its key, its value
-        return features.reshape(*before, groups, heads // groups + 2, width)[..., -1, :]
+        size = heads // groups
+        apart = features.reshape(*before, groups, size + 2, width)
+        own = apart[..., :size, :] if kind == "q" else apart[..., size + "kv".index(kind), None, :]
+        return own.reshape(*before, -1, width)
     if layout == "codegen":  # four blocks, in each queries | values | keys of a quarter of the heads
-        return features.reshape(*before, 4, 3, heads // 4, width)[..., 1, :, :].reshape(*before, heads, width)
+        apart = features.reshape(*before, 4, 3, heads // 4, width)
+        return apart[..., "qvk".index(kind), :, :].reshape(*before, heads, width)
     raise ValueError(f"values laid out as {layout!r} belong to no head")
+
+
+def maker(model: BoundModel, layer: int, kind: Kind) -> Any:
+    """Return the module whose output has a layer's queries, keys or values, as they are before a norm or a rotation.
+
+    Raises:
+        PromptError: they pass a bottleneck, or are made by a module that is not found.
+    """
+    row = model.architecture
+    path = row.values if row.value_layout != "own" or kind == "v" else row.values.replace("v_proj", f"{kind}_proj")
+    if row.value_layout == "latent" or (kind != "v" and row.value_layout == "own" and "v_proj" not in row.values):
+        raise PromptError(
+            f"what a head's {kind} reads needs the weights that make it, and in a {row.model_type} they pass a "
+            "bottleneck or have no name that is known.\n  Its heads and MLPs can be attributed, its edges cannot."
+        )
+    return model.part(layer, path)
+
+
+def read_weights(model: BoundModel, layer: int, kind: Kind) -> Float[Tensor, "units head_width width"]:
+    """Return the weights by which each head's queries, or each key/value head's keys or values, read their input.
+
+    Raises:
+        PromptError: no weights are known to make them, or they are repeated before attention uses them.
+    """
+    module = maker(model, layer, kind)
+    weight = at_hand(module).T if isinstance(module, torch.nn.Linear) else at_hand(module)
+    width = output_weight(model, layer).shape[1]
+    units = split(weight, model.architecture.value_layout, kind, heads=model.heads, width=width)
+    used = model.heads if kind == "q" else model.groups
+    if units.shape[1] != used:
+        raise PromptError(
+            f"each of {used} heads' {kind} should have weights of its own, and in this {model.architecture.model_type} "
+            f"there are {units.shape[1]}, repeated before attention uses them.\n"
+            "  Its heads and MLPs can be attributed, its edges cannot."
+        )
+    return units.permute(1, 2, 0)
 
 
 def as_used(
@@ -58,8 +112,8 @@ def at_hand(module: Any, name: str = "weight") -> Tensor:
     return brought
 
 
-def value_weight(model: BoundModel, layer: int, head: int) -> Float[Tensor, "width head_width"]:
-    """Return W_V of a query head, without its bias; query heads of one group share their key/value head's.
+def value_weights(model: BoundModel, layer: int) -> Float[Tensor, "heads width head_width"]:
+    """Return W_V of every query head, without its bias, in float32; heads of one group share their key/value head's.
 
     Raises:
         PromptError: the architecture makes its values through a bottleneck.
@@ -73,8 +127,8 @@ def value_weight(model: BoundModel, layer: int, head: int) -> Float[Tensor, "wid
     module = model.part(layer, row.values)
     weight = at_hand(module).T if isinstance(module, torch.nn.Linear) else at_hand(module)
     width = output_weight(model, layer).shape[1]
-    values = split_values(weight.float(), row.value_layout, heads=model.heads, width=width)
-    return values[:, head * values.shape[1] // model.heads]
+    values = split_values(weight.float(), row.value_layout, heads=model.heads, width=width).transpose(0, 1)
+    return values.repeat_interleave(model.heads // len(values), dim=0)
 
 
 def heads_weight(model: BoundModel, layer: int) -> Float[Tensor, "head_features width"]:

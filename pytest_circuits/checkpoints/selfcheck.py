@@ -110,14 +110,13 @@ def parts_sum_to_the_residual(model: BoundModel) -> None:
                 )
         residuals = [Site("residual", layer) for layer in range(model.layers)]
         kept = model.forward(clean, keep=[*model.sites, *residuals]).values
-    scale = getattr(model.module.config, row.scale_key) if row.scale_key else 1.0
     for layer in range(model.layers):
         made, put = projected(model, layer, kept[Site("z", layer)]), seen["projection", layer]
         before, after = kept[Site("residual", layer)], seen["after", layer]
         if made.shape != put.shape or put.shape != before.shape:
             _fail(model, f"layer {layer}: heads put out {put.shape[-1]} numbers, the residual has {before.shape[-1]}")
         _same(model, f"layer {layer}: heads do not give what their projection puts out", made, put)
-        summed = before + scale * (seen["attention", layer] + kept[Site("mlp", layer)])
+        summed = before + model.scale * (seen["attention", layer] + kept[Site("mlp", layer)])
         _same(model, f"layer {layer}: heads + MLP + input is not the block's output", summed, after)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float
 
-    from ..checkpoints.model import BoundModel
+    from ..checkpoints.model import BoundModel, Edit
     from ..prompts.encode import Encoded
     from ..records import Watch
 
@@ -76,7 +76,7 @@ class Runs:
         size = self.batch_size
         groups = self.together or bucketed(self.encoded, self.value, size)
         pieces = [group[at : at + size] for group in groups for at in range(0, len(group), size)]
-        return tuple(self._batch(indices) for indices in pieces)
+        return tuple(self.batch(indices) for indices in pieces)
 
     @cached_property
     def _shelf(self) -> Shelf:
@@ -94,7 +94,7 @@ class Runs:
     def clean_logit_diff(self) -> PerPrompt:
         """Answer minus foil on the clean prompt, in logits."""
         return self._gathered(
-            "clean", lambda batch, plain: logit_diff(self._finite(batch, plain.clean.logits), batch, self.metric)
+            "clean", lambda batch, plain: logit_diff(self.finite(batch, plain.clean.logits), batch, self.metric)
         )
 
     @cached_property
@@ -114,15 +114,15 @@ class Runs:
         Raises:
             MeasurementError: logits are not finite, or not even one row fits into memory.
         """
-        self._keep_keys_and_values(request)
-        return self._with_room(lambda: self._swept(what, request))
+        self.keep_keys_and_values(request)
+        return self.with_room(lambda: self._swept(what, request))
 
     def _swept(self, what: str, request: Sequence[Ablated]) -> Float[np.ndarray, "request prompts"]:
         plans = [(batch, plan(request, rows=batch.rows, limit=self.batch_size)) for batch in self.batches]
         done, total = 0, sum(len(groups) for _, groups in plans)
         out = np.full((len(request), len(self.encoded)), np.nan)
         for batch, groups in plans:
-            plain = self._shelf.of(batch)
+            plain = self.plain(batch)
             for group in groups:
                 found = self._patched(batch, plain, group, [request[number] for number in group.patches])
                 out[np.ix_(group.patches, batch.indices)] = found
@@ -134,19 +134,16 @@ class Runs:
         self, batch: Batch, plain: Unpatched, group: Group, patches: Sequence[Ablated]
     ) -> Float[np.ndarray, "patches batch"]:
         """Return the metric of one forward in which a batch runs once for each patch."""
-        own = plain.clean.logits
-        runs = self._logits(batch, plain, group.layer, patches)
-        return np.stack([_plain(read(self.metric, self._finite(batch, one), own, batch)) for one in runs])
+        return self.measured(batch, plain, self._logits(batch, plain, group.layer, patches))
 
     def _logits(
         self, batch: Batch, plain: Unpatched, layer: int, patches: Sequence[Ablated]
     ) -> Float[Tensor, "patches batch read"]:
         """Run a batch once for each patch, all of them in one forward that starts in `layer`."""
-        where = batch.source[:, batch.start :] >= 0
         logits = self.model.forward(
             batch.clean,
             batch.clean_lengths,
-            edits=edits_of(patches, self.model, where, lambda site: self._ablation(batch, plain, site)),
+            edits=self.edits(batch, plain, patches),
             read=tokens_read(self.metric, batch),
             known=plain.known(layer, copies=len(patches)),
         ).logits
@@ -156,19 +153,45 @@ class Runs:
         """Return the ablated value of a site, laid out at a batch's clean positions from its start on."""
         if self.value == "zero":
             return torch.zeros((), device=self.model.device, dtype=self.model.dtype)
-        return plain.resampled(site) if self.value == "resample" else self._means.at(site, batch, self.model.dtype)
+        return plain.resampled(site) if self.value == "resample" else self.means.at(site, batch, self.model.dtype)
 
     @cached_property
-    def _means(self) -> Means:
+    def means(self) -> Means:
+        """The mean value of every site."""
         return Means(self.model, self.encoded, self.batches, self.sites)
 
-    def _keep_keys_and_values(self, request: Sequence[Ablated]) -> None:
+    def keep_keys_and_values(self, request: Sequence[Ablated]) -> None:
         """See to it that keys and values are at hand where a request replaces them: they are not kept otherwise."""
         wanted = {part.layer for patch in request for part in patch.parts if isinstance(part, KeyValue)}
         new = [site for layer in sorted(wanted) for kind in ("k", "v") if (site := Site(kind, layer)) not in self.sites]
         if new:
             self._forget()
             self.sites = (*self.sites, *new)
+
+    # -- what other runs are made of -------------------------------------------------------------------------------
+
+    def plain(self, batch: Batch) -> Unpatched:
+        """Return the plain runs of a batch, made again where they had to go."""
+        return self._shelf.of(batch)
+
+    def edits(self, batch: Batch, plain: Unpatched, patches: Sequence[Ablated]) -> dict[Site, Edit]:
+        """Return what gives parts their ablated value in a forward that starts at the batch's `start`.
+
+        The batch runs in it once for each patch; `keep_keys_and_values` comes first where any names a key/value head.
+        """
+        where = batch.source[:, batch.start :] >= 0
+        return edits_of(patches, self.model, where, lambda site: self._ablation(batch, plain, site))
+
+    def measured(
+        self, batch: Batch, plain: Unpatched, logits: Float[Tensor, "copies batch read"]
+    ) -> Float[np.ndarray, "copies batch"]:
+        """Return the metric of a forward in which a batch ran several times, from the logits that the metric reads.
+
+        Raises:
+            MeasurementError: logits are not finite.
+        """
+        own = plain.clean.logits
+        return np.stack([_plain(read(self.metric, self.finite(batch, one), own, batch)) for one in logits])
 
     # -- readings beside the metric --------------------------------------------------------------------------------
 
@@ -177,17 +200,17 @@ class Runs:
 
         Prompts run one length at a time, because the last column of a padded row is no answer position.
         """
-        return self._with_room(lambda: self._attention(heads, slot))
+        return self.with_room(lambda: self._attention(heads, slot))
 
     def _attention(self, heads: Collection[Head], slot: Callable[[Encoded], Sequence[int]]) -> dict[Head, PerPrompt]:
         out = {head: np.full(len(self.encoded), np.nan) for head in heads}
         groups = bucketed(self.encoded, "zero", self.batch_size)
         for done, rows in enumerate(groups, start=1):
-            patterns = attention_of_last(self.model, self._batch(rows).clean)
+            patterns = attention_of_last(self.model, self.batch(rows).clean)
             for at, index in enumerate(rows):
+                to = _plain(patterns[:, at, :, list(slot(self.encoded[index]))].sum(-1))
                 for head in heads:
-                    to = patterns[head.layer, at, head.head, list(slot(self.encoded[index]))]
-                    out[head][index] = float(to.sum())
+                    out[head][index] = to[head.layer, head.head]
             self.watch("attention", done, len(groups))
         return out
 
@@ -197,22 +220,22 @@ class Runs:
         They run together with all that share their batch; alone; and as patched runs do, from a known token and layer
         on, with a patch of nothing.
         """
-        return self._with_room(lambda: self._noise(prompts))
+        return self.with_room(lambda: self._noise(prompts))
 
     def _noise(self, prompts: int) -> float:
         batch = max(self.batches, key=lambda batch: batch.rows)
-        few = self._batch(batch.indices[: min(prompts, max(1, self.batch_size // 2))])
+        few = self.batch(batch.indices[: min(prompts, max(1, self.batch_size // 2))])
         together = self._shelf.of(batch).clean.logits[: few.rows]
         # A divergence is flat around the own clean run: seen from another distribution, rounding moves it.
         other = together.roll(1, dims=-1)
         change = 0.0
         for logits in (self._alone(few), *self._of_no_patch(few)):
-            here = read(self.metric, self._finite(few, logits), other, few)
+            here = read(self.metric, self.finite(few, logits), other, few)
             change = max(change, float((here - read(self.metric, together, other, few)).abs().max()))
         return change
 
     def _alone(self, few: Batch) -> Tensor:
-        singles = [self._batch([index]) for index in few.indices]
+        singles = [self.batch([index]) for index in few.indices]
         return torch.cat([Unpatched(self.model, single, self.metric, ()).clean.logits for single in singles])
 
     def _of_no_patch(self, few: Batch) -> Iterator[Tensor]:
@@ -222,7 +245,7 @@ class Runs:
 
     # -- memory ----------------------------------------------------------------------------------------------------
 
-    def _with_room(self, run: Callable[[], T]) -> T:
+    def with_room(self, run: Callable[[], T]) -> T:
         """Return what `run` gives; where memory is out, halve the batch, note it, and run from the beginning."""
         while True:
             try:
@@ -248,20 +271,19 @@ class Runs:
 
     def _forget(self) -> None:
         """Let go of all that is held in memory; it is made again when it is asked for."""
-        for name in ("batches", "_shelf", "_means"):
+        for name in ("batches", "_shelf", "means"):
             self.__dict__.pop(name, None)
 
     # -- over all batches ------------------------------------------------------------------------------------------
 
-    def _batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Return the named prompts as one batch."""
         return batch_of(self.encoded, indices, self.model.device, self.value)
 
     def _over(self, what: str, logits: Callable[[Batch, Unpatched], Tensor]) -> PerPrompt:
         return self._gathered(
             what,
-            lambda batch, plain: read(
-                self.metric, self._finite(batch, logits(batch, plain)), plain.clean.logits, batch
-            ),
+            lambda batch, plain: read(self.metric, self.finite(batch, logits(batch, plain)), plain.clean.logits, batch),
         )
 
     def _gathered(self, what: str, run: Callable[[Batch, Unpatched], Tensor]) -> PerPrompt:
@@ -274,9 +296,10 @@ class Runs:
                 self.watch(what, done, len(self.batches))
             return out
 
-        return self._with_room(all_batches)
+        return self.with_room(all_batches)
 
-    def _finite(self, batch: Batch, logits: Tensor) -> Tensor:
+    def finite(self, batch: Batch, logits: Tensor) -> Tensor:
+        """Return a batch's logits; MeasurementError where one is not finite."""
         finite = logits.isfinite().all(-1)
         if not bool(finite.all()):
             bad = [batch.indices[row] for row in (~finite).nonzero()[:, 0].tolist()]

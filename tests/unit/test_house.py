@@ -13,7 +13,7 @@ import pytest_circuits
 
 ROOT = Path(pytest_circuits.__file__).parent
 GROUND = {"errors", "records"}
-MEASURING = {"checkpoints", "engine", "roles", "builtin"}
+MEASURING = {"checkpoints", "engine", "attribution", "roles", "builtin"}
 MAY_IMPORT = {
     "errors": set(),
     "records": {"errors"},
@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "builtin": GROUND,
     "checkpoints": GROUND | {"spec", "prompts", "builtin"},
     "engine": GROUND | {"spec", "prompts", "checkpoints"},
-    "roles": GROUND | {"spec", "prompts", "checkpoints", "engine"},
-    "checks": GROUND | {"spec", "prompts", "gate", "baselines", "checkpoints", "engine", "roles"},
+    "attribution": GROUND | {"spec", "prompts", "checkpoints", "engine"},
+    "roles": GROUND | {"spec", "prompts", "checkpoints", "engine", "attribution"},
+    "checks": GROUND | {"spec", "prompts", "gate", "baselines", "checkpoints", "engine", "attribution", "roles"},
     "report": GROUND,
     "collect": GROUND | {"spec"},
 }
