@@ -1,4 +1,4 @@
-"""The frozen values that flow through the house: Component, Measured, Record, Result."""
+"""The frozen values that flow through the house: Measured, Record, Result, Overview."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     PerPrompt = Float[np.ndarray, "prompts"]
+    Samples = Float[np.ndarray, "samples"]
+    OfRole = Mapping[str, Mapping[str, Samples]]
 
 
+PER_PROMPT = ("attention", "direct", "path", "backup")
+"""Of a role's numbers those of which there is one a prompt; others are of repeated sequences, or of words."""
 Watch = Callable[[str, int, int], None]
 """Hears of long work: which part runs, and how many of its forwards are done of how many planned."""
 
@@ -78,12 +82,12 @@ class Reading(Protocol):
         """h: one head out, for every head of the model, by its name `L2H0`."""
 
     @property
-    def attention(self) -> Mapping[str, PerPrompt]:
-        """Attention from the answer position to the flipped slot, for each head with the role number_mover."""
+    def roles(self) -> Mapping[str, OfRole]:
+        """For each role of the spec, by its key, and every head of the model: what the head's score is made of.
 
-    @property
-    def successor(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
-        """For each head with the role successor: task -> (tokens whose argmax is the successor, tokens)."""
+        By name: of `PER_PROMPT` a number a prompt; `repeats`, a number a repeated sequence; or for each task of a
+        role that is read from weights a number a token.
+        """
 
     @property
     def noise(self) -> float:
@@ -102,8 +106,7 @@ class Measured:
     knockout: PerPrompt
     floor: PerPrompt
     heads: Mapping[str, PerPrompt]
-    attention: Mapping[str, PerPrompt]
-    successor: Mapping[str, Mapping[str, tuple[int, int]]]
+    roles: Mapping[str, OfRole]
     noise: float
 
 
@@ -167,3 +170,58 @@ class Result:
     warnings: tuple[str, ...]
     heads: Mapping[str, HeadEffect]
     line: int
+
+
+@dataclass(frozen=True)
+class HeadView:
+    """What one head does on a set of prompts; what is undefined is None, never 0.
+
+    `effect` is the mean of clean - patched, in the overview's unit, with its standard error; `share` is its part of the
+    whole effect. `attention` goes from the answer position to the flipped slot, between 0 and 1. `roles` maps a role's
+    key to the head's score.
+    """
+
+    effect: float
+    standard_error: float | None
+    share: float | None
+    attention: float | None
+    roles: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What every head of a checkpoint does on a set of prompts. Nothing is judged.
+
+    Means are over the prompts of a template, then over templates. `name` is the circuit's id or the file's name,
+    `unit` that of all effects and means, `accuracy` the prompts whose answer beats its foil, and how many there are.
+    `floor` is None where nothing was ablated, `corrupt` where a prompt has no twin. `unread` maps a role that has no
+    score to the reason.
+    """
+
+    name: str
+    checkpoint: str
+    fingerprint: str
+    architecture: str
+    layers: int
+    heads_per_layer: int
+    method: str
+    metric: str
+    unit: str
+    ablation: str
+    prompts: int
+    templates: int
+    accuracy: tuple[int, int]
+    clean: float
+    corrupt: float | None
+    floor: float | None
+    heads: Mapping[str, HeadView]
+    unread: Mapping[str, str]
+    notices: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as plain builtins."""
+        plain = dict(self.__dict__)
+        plain["accuracy"], plain["notices"] = list(self.accuracy), list(self.notices)
+        plain["heads"] = {head: {**view.__dict__, "roles": dict(view.roles)} for head, view in self.heads.items()}
+        plain["unread"] = dict(self.unread)
+        return plain

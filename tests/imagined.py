@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,16 @@ from pytest_circuits.records import Measured, Reading
 from pytest_circuits.spec.loader import SpecFile
 from pytest_circuits.spec.schema import Spec
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 TEMPLATES = tuple(f"t{number}" for number in range(8))
 HEADS = tuple(f"L{layer}H{head}" for layer in range(2) for head in range(4))
 SHARES = {"L0H1": 0.15, "L1H2": 0.80}
 """The share of the effect that each head carries; the others carry 0.01."""
+TASKS = {"letters": (24, 25), "numerals": (58, 59), "weekdays": (7, 7)}
+OTHER_TASKS = {"letters": (1, 25), "numerals": (2, 59), "weekdays": (0, 7)}
+"""The tokens of which the successor knows the next, and those of which any other head does, of how many."""
 CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
 
 
@@ -72,12 +78,25 @@ def reading(
             "knockout": clean - some(knockout),
             "floor": floor,
             "heads": {head: clean - some(shares[head]) for head in HEADS},
-            "attention": {"L1H2": 0.95 + spread / 10 * random.standard_normal(len(templates))},
-            "successor": {"L0H1": {"letters": (24, 25), "numerals": (58, 59), "weekdays": (7, 7)}},
+            "roles": {
+                "number_mover": {head: {"attention": np.full(len(templates), 0.02)} for head in HEADS}
+                | {"L1H2": {"attention": 0.95 + spread / 10 * random.standard_normal(len(templates))}},
+                "successor": {head: counted(TASKS if head == "L0H1" else OTHER_TASKS) for head in HEADS},
+            },
             "noise": noise,
             **parts,
         }
     )
+
+
+def counted(tasks: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+    """Return a 1 for each hit and a 0 for each other token, by task."""
+    return {task: np.array([1] * hits + [0] * (tokens - hits)) for task, (hits, tokens) in tasks.items()}
+
+
+def in_role(whole: Measured, key: str, **heads: Mapping[str, np.ndarray]) -> Measured:
+    """Return the reading with other numbers of a role for some heads; the role may be new to it."""
+    return replace(whole, roles={**whole.roles, key: {**whole.roles.get(key, {}), **heads}})
 
 
 def compared(

@@ -15,6 +15,7 @@ from ..checkpoints.rounding import gap
 from ..errors import InstrumentError
 from .gradients import CLEAN, Points, by_point, differentiable, gauss_legendre
 from .graph import is_parallel, reaches, receivers_of, senders_of
+from .layouts import refuse_other_layout
 from .nodes import STEPS, site_of
 from .readers import Readers
 from .twins import twins_of
@@ -94,14 +95,17 @@ def eap_ig(runs: Runs, *, steps: int = STEPS, along: Along = "inputs") -> Edges:
 def _of_all(runs: Runs, points: Points, apart: Sequence[Site] = ()) -> Edges:
     """Return every edge; the sites `apart` are moved one after the other, each for its own edges."""
     senders, receivers = senders_of(runs.model), receivers_of(runs.model)
+    refuse_other_layout(runs.model)
+    parallel = is_parallel(runs.model)
+    edge = torch.tensor([[reaches(one, other, parallel=parallel) for other in receivers] for one in senders])
 
     def run() -> Edges:
         out = np.full((len(senders), len(receivers), len(runs.encoded)), np.nan, dtype=np.float32)
         for twins in twins_of(runs, runs.model.sites, copies=len(points)):
             for site in apart or (None,):
-                found = _Contraction(twins, points, site)
+                found = _Contraction(twins, points, site).effects(edge)
                 rows = [number for number, sender in enumerate(senders) if site in (None, site_of(sender)[0])]
-                out[np.ix_(rows, range(len(receivers)), twins.batch.indices)] = found.effects[rows]
+                out[np.ix_(rows, range(len(receivers)), twins.batch.indices)] = found[rows]
             runs.watch("edges", int(np.isfinite(out[0, 0]).sum()), len(runs.encoded))
         return Edges(senders, receivers, out)
 
@@ -127,9 +131,8 @@ class _Contraction:
         clean = self.live if points is CLEAN else twins.clean.values
         self.changes = {site: clean[site] - twins.ablated(site, clean[site]) for site in sites}
 
-    @property
-    def effects(self) -> Float[np.ndarray, "senders receivers batch"]:
-        """What each sender changes, contracted with the gradient by what each receiver reads.
+    def effects(self, edge: Bool[Tensor, "senders receivers"]) -> Float[np.ndarray, "senders receivers batch"]:
+        """Return what each sender changes, contracted with the gradient by what each receiver reads.
 
         Raises:
             InstrumentError: the edges of a sender do not add up to its own effect.
@@ -141,7 +144,6 @@ class _Contraction:
             read = _by_receiver(self.readers.pulled_back(layer, self.by_place), self.copies)
             for first, written in self._written(min(layer + 1, self.model.layers)):
                 out[first : first + len(written), at[0] : at[-1] + 1] = _contract(written, read).cpu()
-        edge = self._mask(senders, receivers)
         out[~edge] = 0.0
         self._refuse_lost(out.sum(1))
         out[~edge] = torch.nan
@@ -174,10 +176,6 @@ class _Contraction:
         moved: Tensor = torch.func.jvp(norm, (given.expand(shape).clone(),), (changed.expand(shape).clone(),))[1]
         return moved
 
-    def _mask(self, senders: Sequence[Sender], receivers: Sequence[Receiver]) -> Bool[Tensor, "senders receivers"]:
-        parallel = is_parallel(self.model)
-        return torch.tensor([[reaches(one, other, parallel=parallel) for other in receivers] for one in senders])
-
     def _refuse_lost(self, found: Float[Tensor, "senders batch"]) -> None:
         """Raise unless the edges of each sender add up to its own effect: then none is missing."""
         rows = []
@@ -204,12 +202,7 @@ def _by_receiver(read: Float[Tensor, "receivers rows seq width"], points: int) -
 
 
 def _contract(
-    written: Float[
-        Tensor,
-        (
-            senders  # copies batch seq width
-        ),
-    ],
+    written: Float[Tensor, "senders copies batch seq width"],
     read: Float[Tensor, "receivers copies batch seq width"],
 ) -> Float[Tensor, "senders receivers batch"]:
     """Return the sum over points, positions and width; where nothing depends on the point, gradients are summed."""

@@ -126,6 +126,7 @@ def _pass(own: dict[Site, Tensor], dropped: list[int | None], site: Site, value:
     """Note what passes at a site; its gradient is 0 while its layer is dropped."""
     own[site] = value
     if value.requires_grad and site.kind in ("z", "mlp"):
+        value = value.view_as(value)  # torch reads a gradient by several tensors before their own hooks change it
         register: Any = value.register_hook  # torch's own annotation is missing
         register(lambda gradient: 0 * gradient if dropped[0] == site.layer else gradient)
     return value

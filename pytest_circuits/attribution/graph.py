@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -25,19 +25,20 @@ class Receiver:
     """What reads from the residual stream: a head's queries, a key/value head's keys or values, an MLP, the logits.
 
     `unit` counts query heads for `q` and key/value heads for `k` and `v`; it is 0 for MLPs and logits. The logits stand
-    in a layer of their own, behind the last.
+    in a layer of their own, behind the last. Key/value heads that no heads share are called by their head's name.
     """
 
     layer: int
     kind: Reads
     unit: int = 0
+    shared: bool = field(default=True, compare=False)
 
     def __str__(self) -> str:
         if self.kind == "logits":
             return "logits"
         if self.kind == "mlp":
             return f"L{self.layer}.mlp"
-        return f"L{self.layer}{'H' if self.kind == 'q' else 'KV'}{self.unit}.{self.kind}"
+        return f"L{self.layer}{'KV' if self.shared and self.kind != 'q' else 'H'}{self.unit}.{self.kind}"
 
 
 def senders_of(model: BoundModel) -> tuple[Sender, ...]:
@@ -50,9 +51,10 @@ def senders_of(model: BoundModel) -> tuple[Sender, ...]:
 
 def receivers_of(model: BoundModel) -> tuple[Receiver, ...]:
     """Return everything that reads from the residual stream, from the first layer on; the logits are last."""
+    shared = model.groups < model.heads
     units = {"q": model.heads, "k": model.groups, "v": model.groups, "mlp": 1, "logits": 0}
     inside = [
-        Receiver(layer, kind, unit)
+        Receiver(layer, kind, unit, shared)
         for layer in range(model.layers)
         for kind in get_args(Reads)
         for unit in range(units[kind])

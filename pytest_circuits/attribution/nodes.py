@@ -48,7 +48,7 @@ def integrated(runs: Runs, nodes: Sequence[Node], *, steps: int = STEPS) -> Floa
 
 
 def _of_all(runs: Runs, nodes: Sequence[Node], points: Points) -> Float[np.ndarray, "nodes prompts"]:
-    sites = tuple(dict.fromkeys((EMBED, *(site_of(node)[0] for node in nodes))))
+    sites = _sites(runs, (EMBED, *(site_of(node)[0] for node in nodes)))
 
     def run() -> Float[np.ndarray, "nodes prompts"]:
         out = np.full((len(nodes), len(runs.encoded)), np.nan)
@@ -58,6 +58,14 @@ def _of_all(runs: Runs, nodes: Sequence[Node], points: Points) -> Float[np.ndarr
         return out
 
     return runs.with_room(run)
+
+
+def _sites(runs: Runs, sites: Sequence[Site]) -> tuple[Site, ...]:
+    """Return each site once; their means are taken together with all others."""
+    once = tuple(dict.fromkeys(sites))
+    if runs.value == "mean":
+        runs.keep(once)
+    return once
 
 
 def _of_batch(twins: Twins, nodes: Sequence[Node], points: Points) -> Float[np.ndarray, "nodes batch"]:
@@ -122,7 +130,7 @@ def atp_star(runs: Runs, nodes: Sequence[Node]) -> Float[np.ndarray, "nodes prom
     A node's own layer, without which its gradient is 0, is not counted. Costs L backward passes, and a forward each for
     queries and keys. Queries are reached only where attention is called by name.
     """
-    sites = tuple(dict.fromkeys(site_of(node)[0] for node in nodes))
+    sites = _sites(runs, [site_of(node)[0] for node in nodes])
 
     def run() -> Float[np.ndarray, "nodes prompts"]:
         out = np.full((len(nodes), len(runs.encoded)), np.nan)

@@ -7,12 +7,12 @@ import json
 from dataclasses import asdict
 from typing import Any, NoReturn
 
+from ..records import PER_PROMPT
 from .reading import ALWAYS, ON_DEMAND, Baseline, Reference, StoredReading
 
 FORMAT = 1
 ROW = 8  # items a line: a number that gains a digit must not move the lines after it
 LARGEST = 1e39  # no two logits in float32 are further apart, and sums of squares below it stay finite
-PER_HEAD = ("heads", "attention", "successor")
 TEXTS = ("circuit", "identity", "created", "reason")
 KEYS = {"format", "reference", "measured", "environment", *TEXTS}
 
@@ -141,16 +141,13 @@ def _check_parts(parts: Any) -> None:
 
 def check_part(name: str, value: Any, *, prompts: int) -> None:
     """Raise ValueError unless a part, or an entry of one such as `heads.L2H0`, has its shape."""
-    part, entry_of, _ = name.partition(".")
-    if part in PER_HEAD and not entry_of:
-        _expect(isinstance(value, dict), f"the part {part!r} must map heads to values")
-        for head, entry in value.items():
-            check_part(f"{part}.{head}", entry, prompts=prompts)
-    elif part == "successor":
-        _expect(
-            isinstance(value, dict) and all(map(_is_count, value.values())),
-            f"the part {name!r} must map each task to two counts, the first not above the second",
-        )
+    part, dot, _ = name.partition(".")
+    if part in ("heads", "roles") and not dot:
+        _expect(isinstance(value, dict), f"the part {part!r} must map {part} to values")
+        for entry, inner in value.items():
+            check_part(f"{part}.{entry}", inner, prompts=prompts)
+    elif part == "roles":
+        _check_role(name, value, prompts)
     elif part == "noise":
         _expect(is_number(value) and value >= 0, "the part 'noise' must be a number of at least 0")
     else:
@@ -160,13 +157,29 @@ def check_part(name: str, value: Any, *, prompts: int) -> None:
         )
 
 
+def _check_role(name: str, heads: Any, prompts: int) -> None:
+    """Raise ValueError unless every head has the same numbers of a role, and of those of prompts one a prompt."""
+    _expect(
+        isinstance(heads, dict) and bool(heads) and all(isinstance(one, dict) and bool(one) for one in heads.values()),
+        f"the part {name!r} must map each head to its numbers, by name",
+    )
+    for head, named in heads.items():
+        for factor, numbers in named.items():
+            count = f"{prompts} numbers, one a prompt" if factor in PER_PROMPT else "numbers, at least one"
+            _expect(
+                isinstance(numbers, list)
+                and bool(numbers)
+                and (factor not in PER_PROMPT or len(numbers) == prompts)
+                and all(map(is_number, numbers)),
+                f"{factor!r} of {head!r} in the part {name!r} must be {count}",
+            )
+    shapes = {tuple(sorted((factor, len(numbers)) for factor, numbers in named.items())) for named in heads.values()}
+    _expect(len(shapes) == 1, f"the part {name!r} must have as many numbers of every head, under the same names")
+
+
 def is_number(value: Any) -> bool:
     """Say whether a value is a number that can have been measured."""
     return type(value) in (int, float) and abs(value) < LARGEST
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, list) and [type(part) for part in value] == [int, int] and 0 <= value[0] <= value[1]
 
 
 def _expect(holds: bool, otherwise: str) -> None:

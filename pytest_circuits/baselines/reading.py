@@ -6,17 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import BaselineError, MeasurementError
 
 if TYPE_CHECKING:
-    from ..records import PerPrompt, Reading
+    from ..records import OfRole, PerPrompt, Reading
 
 T = TypeVar("T")
 
 ALWAYS = ("templates", "clean", "clean_logit_diff", "noise")
-ON_DEMAND = ("corrupt", "circuit", "knockout", "floor", "heads", "attention", "successor")
+ON_DEMAND = ("corrupt", "circuit", "knockout", "floor", "heads", "roles")
 
 
 def update_command(circuit: str) -> str:
@@ -65,8 +66,12 @@ def arrays(heads: dict[str, list[float]]) -> Mapping[str, PerPrompt]:
     return {head: array(numbers) for head, numbers in heads.items()}
 
 
-def counts(heads: dict[str, dict[str, list[int]]]) -> Mapping[str, Mapping[str, tuple[int, int]]]:
-    return {head: {task: (hits, tokens) for task, (hits, tokens) in tasks.items()} for head, tasks in heads.items()}
+def of_role(heads: dict[str, dict[str, list[float]]]) -> OfRole:
+    return {head: arrays(samples) for head, samples in heads.items()}
+
+
+def of_roles(roles: dict[str, Any]) -> Mapping[str, OfRole]:
+    return {key: of_role(heads) for key, heads in roles.items()}
 
 
 def names(templates: list[str]) -> tuple[str, ...]:
@@ -74,7 +79,7 @@ def names(templates: list[str]) -> tuple[str, ...]:
 
 
 class Parts(ABC):
-    """A reading whose parts come in their JSON form; templates and heads come as each kind of it has them."""
+    """A reading whose parts come in their JSON form; templates, heads and roles come as each kind of it has them."""
 
     clean = Part(array)
     corrupt = Part(array)
@@ -82,8 +87,6 @@ class Parts(ABC):
     circuit = Part(array)
     knockout = Part(array)
     floor = Part(array)
-    attention = Part(arrays)
-    successor = Part(counts)
     noise = Part(float)
 
     @abstractmethod
@@ -107,6 +110,7 @@ class StoredReading(Parts):
 
     templates = Part(names)
     heads = Part(arrays)
+    roles = Part(of_roles)
 
     def part(self, name: str) -> Any:
         """Return a part's JSON form; BaselineError where it is absent."""
@@ -160,18 +164,11 @@ def keep(reading: Reading, *, circuit: str, parts: Collection[str] = ON_DEMAND) 
 
 
 def plain_part(part: Any, number: Callable[[float], float]) -> Any:
-    """Return a part in its JSON form: counts and names as they are, every other number as `number` gives it."""
+    """Return a part in its JSON form: names and whole numbers as they are, other numbers as `number` gives them."""
     if isinstance(part, str):
         return str(part)
     if isinstance(part, Mapping):
-        return {
-            str(key): _counted(item) if isinstance(item, Mapping) else plain_part(item, number)
-            for key, item in part.items()
-        }
+        return {str(key): plain_part(item, number) for key, item in part.items()}
     if hasattr(part, "__iter__"):
         return [plain_part(item, number) for item in part]
-    return number(part)
-
-
-def _counted(tasks: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:
-    return {str(task): [int(hits), int(tokens)] for task, (hits, tokens) in tasks.items()}
+    return int(part) if isinstance(part, Integral) and not isinstance(part, bool) else number(part)

@@ -37,14 +37,36 @@ class Tap:
         through: gets a kind, the layer and what its tokens that are run have, of shape (batch, seq, heads, width), and
             returns what the kernel is to go on with.
         kinds: what is passed through: queries, or keys and values too.
-        noting: whether the last query's pattern is noted.
-        patterns: those that were noted, by layer.
+        asked: what is made of each layer's pattern; None where none is wanted.
     """
 
     through: Callable[[Kind, int, Tensor], Tensor] | None = None
     kinds: Collection[Kind] = ()
-    noting: bool = False
-    patterns: dict[int, Tensor] = field(default_factory=dict)
+    asked: Reduced | None = None
+
+
+@dataclass
+class Reduced:
+    """What is made of each layer's attention pattern while the layer runs, so that no two layers' are held at once.
+
+    Attributes:
+        reduce: gets a pattern in float32, of shape (batch, heads, queries, keys).
+        queries: of which queries the pattern is.
+        layers: what `reduce` returned, by layer.
+    """
+
+    reduce: Callable[[Tensor], Tensor]
+    queries: slice
+    layers: dict[int, Tensor] = field(default_factory=dict)
+
+    def take(self, layer: int, pattern: Tensor, value: Tensor, out: Tensor) -> None:
+        """Take a layer's pattern of the queries, with all values and what the kernel put out at the queries.
+
+        Raises:
+            InstrumentError: the pattern over the values does not give the output.
+        """
+        _refuse_misfit(pattern, value, out, layer)
+        self.layers[layer] = self.reduce(pattern.float())
 
 
 Kind = Literal["q", "k", "v"]
@@ -73,28 +95,51 @@ def tapped(module: Any, tap: Tap) -> Iterator[None]:
 def attention_of_last(model: BoundModel, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "layers batch heads seq"]:
     """Return where the answer position attends in each head, on prompts that need no padding.
 
-    Where the model calls its kernel by name, the output stays the kernel's own and the pattern is computed beside it;
-    else the model is asked for its patterns. Either way a pattern is accepted only if it gives what the heads put out.
+    Raises:
+        InstrumentError: a layer told no pattern, or one that does not fit its output.
+    """
+    return attention_of(model, ids, lambda pattern: pattern[:, :, 0], queries=slice(-1, None))
+
+
+def attention_of(
+    model: BoundModel,
+    ids: Int[Tensor, "batch seq"],
+    reduce: Callable[[Float[Tensor, "batch heads queries seq"]], Tensor],
+    *,
+    queries: slice = slice(None),
+) -> Float[Tensor, "layers ..."]:
+    """Return what `reduce` makes of each layer's attention pattern, on prompts that need no padding.
+
+    A pattern is let go once it is reduced, before the next layer runs. Where the model calls its kernel by name, the
+    output stays the kernel's own and the pattern is computed beside it, in float32; else the model is asked for its
+    patterns. Either way a pattern is accepted only if it gives what the heads put out, at every query that is read.
+
+    Args:
+        model: a bound model.
+        ids: token ids.
+        reduce: must not return a view of all that it gets, or that stays in memory.
+        queries: whose pattern is read; all of them where it is left out.
 
     Raises:
         InstrumentError: a layer told no pattern, or one that does not fit its output.
     """
-    found = _watched(model, ids) if dispatches(model.module) else _asked(model, ids)
-    if sorted(found) != list(range(model.layers)):
+    asked = Reduced(reduce, queries)
+    (_watch if dispatches(model.module) else _ask)(model, ids, asked)
+    if sorted(asked.layers) != list(range(model.layers)):
         raise InstrumentError(
-            f"instrument: attention should be read in {model.layers} layers of {model.name!r}, was in {sorted(found)}."
+            f"instrument: attention should be read in {model.layers} layers of {model.name!r}, was in "
+            f"{sorted(asked.layers)}.\n  A layer that told nothing would be left out of every role that is read from "
+            "attention. Drop these roles for this checkpoint, and please report the architecture."
         )
-    return torch.stack([found[layer].to(ids.device) for layer in range(model.layers)])
+    return torch.stack([asked.layers[layer].to(ids.device) for layer in range(model.layers)])
 
 
-def _watched(model: BoundModel, ids: Tensor) -> dict[int, Tensor]:
-    tap = Tap(noting=True)
-    with tapped(model.module, tap):
+def _watch(model: BoundModel, ids: Tensor, asked: Reduced) -> None:
+    with tapped(model.module, Tap(asked=asked)):
         model.forward(ids)
-    return tap.patterns
 
 
-def _asked(model: BoundModel, ids: Tensor) -> dict[int, Tensor]:
+def _ask(model: BoundModel, ids: Tensor, asked: Reduced) -> None:
     """Ask a model that has its own attention code for its patterns, and hold them against its values and heads.
 
     Only eager code has patterns; it may be another model's by a fault of the library, and then they do not fit.
@@ -103,20 +148,20 @@ def _asked(model: BoundModel, ids: Tensor) -> dict[int, Tensor]:
 
     values, heads = ([Site(kind, at) for at in range(model.layers)] for kind in ("v", "z"))
     used = model.forward(ids, keep=[*values, *heads]).values
-    patterns: dict[int, Tensor] = {}
+
+    def hook(at: int, output: Any) -> None:
+        for pattern in filter(_is_pattern, output):
+            out = used[heads[at]][:, asked.queries]
+            asked.take(at, pattern[:, :, asked.queries], used[values[at]].transpose(1, 2), out)
+
     with ExitStack() as stack, _eager(model.module), torch.inference_mode():
         for at in range(model.layers):
             stack.enter_context(
                 model.part(at, model.architecture.attention).register_forward_hook(
-                    lambda _, args, output, at=at: patterns.update(
-                        (at, x[:, :, -1]) for x in filter(_is_pattern, output)
-                    )
+                    lambda _, args, output, at=at: hook(at, output)
                 )
             )
         model.module(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, output_attentions=True)
-    for at, pattern in patterns.items():
-        _refuse_misfit(pattern, used[values[at]].transpose(1, 2), used[heads[at]][:, -1], at)
-    return {at: pattern.float() for at, pattern in patterns.items()}
 
 
 @contextmanager
@@ -152,10 +197,10 @@ def _run(
         for kind, states in zip(get_args(Kind), (query, key, value), strict=True)
     )
     out, weights = kernel(module, query, key, value, attention_mask, **options)
-    if tap.noting:
-        pattern = _pattern(query, key, attention_mask, options) if weights is None else weights[:, :, -1]
-        _refuse_misfit(pattern, value, out[:, -1], module.layer_idx)
-        tap.patterns[module.layer_idx] = pattern.float()
+    if tap.asked is not None:
+        at = tap.asked.queries
+        pattern = _pattern(query, key, attention_mask, options, at) if weights is None else weights[:, :, at]
+        tap.asked.take(module.layer_idx, pattern, value, out[:, at])
     return out, weights
 
 
@@ -168,21 +213,26 @@ def _passed(tap: Tap, kind: Kind, layer: int, states: Tensor, run: int) -> Tenso
     return torch.cat([lent, own], 2) if lent.shape[2] else own
 
 
-def _pattern(query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
-    """Return where the last query attends, from the same rotated queries and keys, in float32."""
+def _pattern(query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any], queries: slice) -> Tensor:
+    """Return where the queries attend, from the same rotated queries and keys, in float32.
+
+    A kernel that got no mask is causal by itself.
+    """
     keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1).float()
     scaling = options.get("scaling") or query.shape[-1] ** -0.5
-    scores: Tensor = torch.einsum("bhd,bhkd->bhk", query[:, :, -1].float(), keys) * scaling
-    if mask is not None:
-        last = mask[:, :, -1, : scores.shape[-1]]
-        scores = scores.masked_fill(~last, -torch.inf) if last.dtype == torch.bool else scores + last
+    scores: Tensor = torch.einsum("bhqd,bhkd->bhqk", query[:, :, queries].float(), keys) * scaling
+    if mask is None:
+        whole = torch.ones(query.shape[2], keys.shape[2], dtype=torch.bool, device=scores.device)
+        mask = whole.tril(keys.shape[2] - query.shape[2])[None, None]
+    mask = mask[:, :, queries, : keys.shape[2]]
+    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     return scores.softmax(-1)
 
 
 def _refuse_misfit(pattern: Tensor, value: Tensor, out: Tensor, layer: int) -> None:
-    """Raise unless the last query's pattern (batch, heads, keys) over the values gives the output (batch, heads, w)."""
+    """Raise unless a pattern (batch, heads, queries, keys) over the values gives the output (batch, queries, ...)."""
     values = value.repeat_interleave(pattern.shape[1] // value.shape[1], dim=1).float()
-    rebuilt = torch.einsum("bhk,bhkd->bhd", pattern.float(), values)
+    rebuilt = torch.einsum("bhqk,bhkd->bqhd", pattern.float(), values)
     largest, _ = gap(rebuilt, out, out.dtype)
     _, allowed = gap(values, values, out.dtype)
     if not largest <= allowed:

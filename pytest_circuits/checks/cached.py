@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..baselines.encoding import check_part, digest, is_number
-from ..baselines.reading import Parts, arrays, names, plain_part
+from ..baselines.reading import Parts, arrays, names, of_role, plain_part
 from ..checkpoints.devices import describe_device
 from ..gate.controls import RandomCircuits
 from ..gate.limits import model_heads
+from ..spec.roles import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..baselines.cache import Cache
     from ..checkpoints.handle import CheckpointModel
-    from ..records import PerPrompt
+    from ..records import OfRole, PerPrompt
     from ..spec.loader import SpecFile
     from .measurements import Measurements
 
 FORMAT = 1
 PACKAGE = Path(__file__).parents[1]
 MEASURING = (
-    *("checkpoints", "engine", "roles", "prompts"),
+    *("checkpoints", "engine", "attribution", "roles", "prompts"),
     *("checks/measurements.py", "checks/cached.py", "gate/controls.py", "gate/estimates.py"),
 )
 """The source of what lies between a spec and its numbers; what the spec asks for stands in the key itself."""
@@ -74,15 +75,14 @@ class Key:
 def asked(file: SpecFile, part: str) -> dict[str, Any]:
     """Return what of a spec a part depends on, so that what it does not depend on may change."""
     measured, controls = file.measured, file.spec.claims.controls
-    circuit, roles = measured["circuit"], measured["circuit"]["roles"]
+    circuit = measured["circuit"]
     members = {"members": circuit["members"], "embed": circuit["embed"]}
     own: dict[str, dict[str, Any]] = {
         "prompts": {"told as": _told_as(file), "refused for": _refused_for(file)},
         "circuit": members,
         "knockout": {**members, "of": circuit["knockout"]},
         "random_circuits": {**members, "match": controls and controls.match},  # their seed is the prompts'
-        "attention": {"heads": roles.get("number_mover", [])},
-        "successor": {"heads": roles.get("successor", [])},
+        **{f"roles.{key}": {"role": key, "movers": movers} for key, movers in circuit["roles"].items()},
     }
     return {name: measured[name] for name in ("tokens", "prompts", "measure", "ablation")} | own.get(part, {})
 
@@ -101,7 +101,8 @@ def _refused_for(file: SpecFile) -> list[bool]:
     """
     spec = file.spec
     has_file = getattr(spec.prompts, "file", None) is not None
-    return [spec.claims.behaviour is not None, "number_mover" in spec.roles] if has_file else []
+    roles = any(kind_of(key).needs_twin for key in spec.roles)
+    return [spec.claims.behaviour is not None, roles] if has_file else []
 
 
 class Cached(Parts):
@@ -127,17 +128,13 @@ class Cached(Parts):
         """
         self.cached: dict[str, bool] = {}
         self._key, self._store, self._measure = Key(file, model), store, measure
-        heads, roles = [str(head) for head in model_heads(file.spec)], file.measured["circuit"]["roles"]
-        self._named = {
-            "heads": heads,
-            "attention": roles.get("number_mover", []),
-            "successor": roles.get("successor", []),
-        }
+        self._model_heads = [str(head) for head in model_heads(file.spec)]
         prompts = self.found_or_measured(
             "prompts", lambda live: {"templates": live.templates, "notices": live.of_prompts}
         )
         self.templates, self.notices = names(prompts["templates"]), names(prompts["notices"])
-        self.heads: Mapping[str, PerPrompt] = _Heads(self, self._named["heads"])
+        self.heads: Mapping[str, PerPrompt] = _Heads(self, self._model_heads)
+        self.roles: Mapping[str, OfRole] = _Roles(self, list(file.spec.roles))
 
     @cached_property
     def random_circuits(self) -> RandomCircuits:
@@ -177,7 +174,8 @@ class Cached(Parts):
             check_part(name, found, prompts=len(self.templates))
         except ValueError:
             return False
-        return name not in self._named or found.keys() == set(self._named[name])
+        of_heads = name == "heads" or name.startswith("roles.")
+        return not of_heads or found.keys() == set(self._model_heads)
 
 
 class _Heads(Mapping[str, "PerPrompt"]):
@@ -209,6 +207,28 @@ class _Heads(Mapping[str, "PerPrompt"]):
 
     def __len__(self) -> int:
         return len(self._heads)
+
+
+class _Roles(Mapping[str, "OfRole"]):
+    """What the roles' scores are made of: an entry for each role, with all heads of the model."""
+
+    def __init__(self, reading: Cached, keys: list[str]) -> None:
+        self._reading, self._keys = reading, keys
+        self._made: dict[str, OfRole] = {}
+
+    def __getitem__(self, key: str) -> OfRole:
+        if key not in self._keys:
+            raise KeyError(key)
+        if key not in self._made:
+            found = self._reading.found_or_measured(f"roles.{key}", lambda live: live.roles[key])
+            self._made[key] = of_role(found)
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def _is_prompts(found: Any) -> bool:

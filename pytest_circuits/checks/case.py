@@ -249,7 +249,8 @@ class Case:
             case Verdict.PASS:
                 return f"{told}, limit {limit}"
             case Verdict.DRIFT:
-                return f"{told} is {'below' if claim.drift is None else 'beyond'} its limit {limit}"
+                below = claim.drift is None and claim.limit > 0  # an effect's limit is 0, on the side that is stated
+                return f"{told} is {'below' if below else 'beyond'} its limit {limit}"
             case Verdict.ERROR:
                 part = claim.statement.instrument
                 return f"instrument: {told}: its noise floor is {part:.2g} of the limit {limit}, and 0.1 is the most"

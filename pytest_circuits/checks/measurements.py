@@ -14,8 +14,7 @@ from ..gate.controls import RandomCircuits, draw_circuits
 from ..gate.estimates import ratio_of_means, strata_of
 from ..prompts.encode import encode
 from ..prompts.pairs import pairs_of
-from ..roles.number_mover import attention_to_flipped_slot
-from ..roles.successor import successor_scores
+from ..roles.reading import read_role
 from ..spec.components import Component, Head, Mlp
 
 if TYPE_CHECKING:
@@ -25,10 +24,32 @@ if TYPE_CHECKING:
 
     from ..checkpoints.model import BoundModel
     from ..prompts.encode import Encoded
-    from ..records import Watch
+    from ..prompts.pairs import Pair, PromptSet
+    from ..records import OfRole, Watch
     from ..spec.loader import SpecFile
+    from ..spec.schema import Ablation, Tokens
 
     PerPrompt = Float[np.ndarray, "prompts"]
+
+
+def ask(pairs: Sequence[Pair], model: BoundModel, tokens: Tokens, ablation: Ablation) -> tuple[Encoded, ...]:
+    """Return pairs in a model's tokens, in their order.
+
+    Raises:
+        PromptError: they cannot be asked of its tokenizer, or are longer than its context.
+        CheckpointRefused: the tokenizer has tokens that the model has not.
+    """
+    encoded = encode(pairs, model.tokenizer, tokens, ablation)
+    _refuse_longer(encoded, model.context)
+    _refuse_foreign(encoded, model)
+    return encoded
+
+
+def notices_of(prompts: PromptSet, encoded: Sequence[Encoded]) -> tuple[str, ...]:
+    """Return what a reader should know of prompts: too few, repeated, or not aligned throughout."""
+    left_over = sum(row.left_over for row in encoded)
+    aligned = f"{left_over} token positions have no counterpart in their twin and keep their clean value"
+    return (*prompts.notices, *([aligned] if left_over else []))
 
 
 def _refuse_longer(encoded: Sequence[Encoded], context: int) -> None:
@@ -82,12 +103,9 @@ class Measurements:
         spec = file.spec
         self.file = file
         self.prompts = pairs_of(file)
-        encoded = encode(self.prompts.pairs, model.tokenizer, spec.tokens, spec.ablation)
-        _refuse_longer(encoded, model.context)
-        _refuse_foreign(encoded, model)
-        self._runs = Runs(
+        self.runs = Runs(
             model,
-            encoded,
+            ask(self.prompts.pairs, model, spec.tokens, spec.ablation),
             value=spec.ablation.value,
             metric=spec.measure.metric,
             batch_size=batch_size,
@@ -101,77 +119,69 @@ class Measurements:
     @property
     def of_prompts(self) -> tuple[str, ...]:
         """What a reader should know of the prompts: too few, repeated, or not aligned throughout."""
-        left_over = sum(row.left_over for row in self._runs.encoded)
-        aligned = f"{left_over} token positions have no counterpart in their twin and keep their clean value"
-        return (*self.prompts.notices, *([aligned] if left_over else []))
+        return notices_of(self.prompts, self.runs.encoded)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a reader should know: of the prompts, and of how they ran."""
-        return (*self.of_prompts, *self._runs.notices)
+        return (*self.of_prompts, *self.runs.notices)
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return tuple(row.pair.template for row in self._runs.encoded)
+        return tuple(row.pair.template for row in self.runs.encoded)
 
     @property
     def clean(self) -> PerPrompt:
-        return self._runs.clean
+        return self.runs.clean
 
     @property
     def corrupt(self) -> PerPrompt:
-        if any(row.corrupt is None for row in self._runs.encoded):
-            return np.zeros(len(self._runs.encoded))  # without a twin, behaviour is read on the clean prompt alone
-        return self._runs.corrupt
+        if any(row.corrupt is None for row in self.runs.encoded):
+            return np.zeros(len(self.runs.encoded))  # without a twin, behaviour is read on the clean prompt alone
+        return self.runs.corrupt
 
     @property
     def clean_logit_diff(self) -> PerPrompt:
-        return self._runs.clean_logit_diff
+        return self.runs.clean_logit_diff
 
     @cached_property
     def circuit(self) -> PerPrompt:
-        return self._runs.ablated(Ablated(self._everything - self.file.spec.members))
+        return self.runs.ablated(Ablated(self._everything - self.file.spec.members))
 
     @cached_property
     def knockout(self) -> PerPrompt:
         spec = self.file.spec
         if spec.necessity_of == "heads":
-            return self._runs.ablated(Ablated(frozenset(spec.member_heads)))
-        return self._runs.ablated(Ablated(spec.members, embedding=spec.embed))
+            return self.runs.ablated(Ablated(frozenset(spec.member_heads)))
+        return self.runs.ablated(Ablated(spec.members, embedding=spec.embed))
 
     @cached_property
     def floor(self) -> PerPrompt:
         if self.file.spec.ablation.floor == "corrupt":
             return self.corrupt
-        return self._runs.ablated(Ablated(self._everything))
+        return self.runs.ablated(Ablated(self._everything))
 
     @cached_property
     def heads(self) -> Mapping[str, PerPrompt]:
-        return _OneOut(self._runs, {str(head): head for head in self._all_heads})
+        return _OneOut(self.runs, {str(head): head for head in self._all_heads})
 
     @cached_property
-    def attention(self) -> Mapping[str, PerPrompt]:
-        heads = self.file.spec.roles.get("number_mover", ())
-        return {str(head): values for head, values in attention_to_flipped_slot(self._runs, heads).items()}
-
-    @cached_property
-    def successor(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
-        heads = self.file.spec.roles.get("successor", ())
-        return {str(head): tasks for head, tasks in successor_scores(self._runs.model, heads).items()}
+    def roles(self) -> Mapping[str, OfRole]:
+        return _Roles(self.runs, {key: self.file.spec.movers(key) for key in self.file.spec.roles})
 
     @cached_property
     def noise(self) -> float:
-        return self._runs.noise()
+        return self.runs.noise()
 
     @cached_property
     def random_circuits(self) -> RandomCircuits:
         """Faithfulness of circuits with the same MLPs and other heads, as many as the gate draws."""
         spec = self.file.spec
-        drawn = draw_circuits(spec, layers=self._runs.model.layers, heads_per_layer=self._runs.model.heads)
+        drawn = draw_circuits(spec, layers=self.runs.model.layers, heads_per_layer=self.runs.model.heads)
         mlps = spec.members - {*self._all_heads}
         request = [Ablated(self._everything - (mlps | frozenset(circuit))) for circuit in drawn.circuits]
         effect, strata = self.clean - self.floor, strata_of(self.templates)
-        kept = self._runs.sweep("random circuits", request)
+        kept = self.runs.sweep("random circuits", request)
         return drawn.measured([ratio_of_means(one - self.floor, effect, strata) for one in kept])
 
 
@@ -201,3 +211,24 @@ class _OneOut(Mapping[str, "PerPrompt"]):
     def _make(self, names: Sequence[str]) -> None:
         request = [Ablated(frozenset({self._heads[name]})) for name in names]
         self._made |= dict(zip(names, self._runs.sweep("one head out", request), strict=True))
+
+
+class _Roles(Mapping[str, "OfRole"]):
+    """What the roles' scores are made of, each role for every head of the model when it is first asked for."""
+
+    def __init__(self, runs: Runs, movers: Mapping[str, tuple[Head, ...]]) -> None:
+        self._runs = runs
+        self._movers = movers
+        self._read: dict[str, OfRole] = {}
+
+    def __getitem__(self, key: str) -> OfRole:
+        if key not in self._read:
+            heads = read_role(key, self._runs, self._movers[key])
+            self._read[key] = {str(head): named for head, named in heads.items()}
+        return self._read[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._movers)
+
+    def __len__(self) -> int:
+        return len(self._movers)

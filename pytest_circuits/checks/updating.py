@@ -24,7 +24,7 @@ NEEDED = {
     "necessity": ("knockout", "floor"),
     "controls": ("circuit", "floor"),
     "heads": ("corrupt", "floor", "heads"),
-    "roles": ("floor", "heads", "attention", "successor"),
+    "roles": ("floor", "heads", "roles"),
 }
 """The parts of a reading that each check compares with."""
 

@@ -163,7 +163,11 @@ class Runs:
     def keep_keys_and_values(self, request: Sequence[Ablated]) -> None:
         """See to it that keys and values are at hand where a request replaces them: they are not kept otherwise."""
         wanted = {part.layer for patch in request for part in patch.parts if isinstance(part, KeyValue)}
-        new = [site for layer in sorted(wanted) for kind in ("k", "v") if (site := Site(kind, layer)) not in self.sites]
+        self.keep([Site(kind, layer) for layer in sorted(wanted) for kind in ("k", "v")])
+
+    def keep(self, sites: Collection[Site]) -> None:
+        """See to it that ablated values of these sites are at hand, beside those that make up a full patch."""
+        new = [site for site in sites if site not in self.sites]
         if new:
             self._forget()
             self.sites = (*self.sites, *new)

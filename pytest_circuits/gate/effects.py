@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..errors import MeasurementError
-from .estimates import Statistic, Strata, mean, ratio, strata_of
+from .estimates import Estimate, Statistic, Strata, mean, ratio, strata_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jaxtyping import Bool
 
-    from ..records import PerPrompt, Reading
+    from ..records import PerPrompt, Reading, Samples
+
+T = TypeVar("T")
 
 LEAST_STANDARD_ERRORS = 10.0
 """A ratio's denominator is at least so many of its standard errors: there the linearisation is good (Fieller)."""
@@ -60,18 +62,27 @@ class Effects:
     @cached_property
     def clean(self) -> PerPrompt:
         """c of the prompts in view."""
-        return self._rows("clean", self.reading.clean)
+        return self.rows("clean", self.reading.clean)
 
     @cached_property
     def task(self) -> Statistic:
         """mean(c - x): what the answer's word is worth, in the metric's unit; D0 where the reading is the reference."""
-        return mean(self.clean - self._rows("corrupt", self.reading.corrupt), self.strata, noise=self.noise)
+        return mean(self.clean - self.rows("corrupt", self.reading.corrupt), self.strata, noise=self.noise)
 
     @cached_property
     def accuracy(self) -> tuple[int, int]:
         """(clean prompts whose answer beats its foil, clean prompts); a tie is wrong."""
-        differences = self._rows("clean_logit_diff", self.reading.clean_logit_diff)
-        return int((differences > 0).sum()), len(differences)
+        return int((self.logit_diff > 0).sum()), len(self.logit_diff)
+
+    @cached_property
+    def logit_diff(self) -> PerPrompt:
+        """Answer minus foil on the clean prompts in view, in logits."""
+        return self.rows("clean_logit_diff", self.reading.clean_logit_diff)
+
+    @cached_property
+    def logits(self) -> Statistic:
+        """The mean clean logit difference, of which a head's direct effect is a part."""
+        return mean(self.logit_diff, self.strata, noise=self.noise)
 
     @cached_property
     def total(self) -> Statistic:
@@ -81,13 +92,13 @@ class Effects:
     @cached_property
     def faithfulness(self) -> Statistic:
         """F = mean(k - f) / mean(c - f)."""
-        circuit = self._rows("circuit", self.reading.circuit)
-        return self._share_of_total(circuit - self._floor)
+        circuit = self.rows("circuit", self.reading.circuit)
+        return self.part_of_total(circuit - self._floor)
 
     @cached_property
     def necessity(self) -> Statistic:
         """N = mean(c - o) / mean(c - f)."""
-        return self._share_of_total(self.clean - self._rows("knockout", self.reading.knockout))
+        return self.part_of_total(self.clean - self.rows("knockout", self.reading.knockout))
 
     def removed(self, head: str) -> Statistic:
         """Return mean(c - h), in the metric's unit: over U0 it is the head's strength."""
@@ -95,37 +106,32 @@ class Effects:
 
     def share(self, head: str) -> Statistic:
         """Return S_h = mean(c - h) / mean(c - f), the head's share of this checkpoint's own effect."""
-        return self._share_of_total(self._without(head))
+        return self.part_of_total(self._without(head))
 
-    def attention(self, head: str) -> Statistic:
-        """Return the head's mean attention from the answer position to the flipped slot."""
-        values = _of(self.reading.attention, head, "attention")
-        return mean(self._rows(f"attention of {head}", values), self.strata)
+    def part_of_total(self, values: PerPrompt) -> Statistic:
+        """Return mean(values) / mean(c - f), for a difference in the metric's unit of the prompts in view."""
+        return ratio(values, self._effect, self.strata, noise=self.noise)
 
-    def number_mover(self, head: str) -> Statistic:
-        """Return min(share, mean attention from the answer position to the flipped slot), clipped at 0.
+    def part_of_logits(self, values: PerPrompt) -> Statistic:
+        """Return mean(values) / mean clean logit difference, for a difference in logits of the prompts in view.
 
-        Attention alone is near 1 for an idle head that looks at the subject and writes nothing. A prompt's influence is
-        that on whichever of the two is the smaller; clipping keeps it, so that a score near 0 is not called certain.
+        The noise is taken to be that of the metric, which is the same thing where the metric is `logit_diff`.
         """
-        smaller = min(self.share(head), self.attention(head), key=lambda score: score.value)
-        return replace(smaller, value=max(0.0, smaller.value))
+        return ratio(values, self.logit_diff, self.strata, noise=self.noise)
 
     @cached_property
     def _floor(self) -> PerPrompt:
-        return self._rows("floor", self.reading.floor)
+        return self.rows("floor", self.reading.floor)
 
     @cached_property
     def _effect(self) -> PerPrompt:
         return np.asarray(self.clean - self._floor)
 
     def _without(self, head: str) -> PerPrompt:
-        return np.asarray(self.clean - self._rows(f"without {head}", _of(self.reading.heads, head, "heads")))
+        return np.asarray(self.clean - self.rows(f"without {head}", of_head(self.reading.heads, head, "heads")))
 
-    def _share_of_total(self, numerator: PerPrompt) -> Statistic:
-        return ratio(numerator, self._effect, self.strata, noise=self.noise)
-
-    def _rows(self, part: str, values: PerPrompt) -> PerPrompt:
+    def rows(self, part: str, values: PerPrompt) -> PerPrompt:
+        """Return those of a value a prompt that are in view; `part` is what an error calls them."""
         checked = self._checked(part, np.asarray(values, dtype=np.float64), len(self.reading.templates))
         return np.asarray(checked[self._in_view])
 
@@ -135,17 +141,23 @@ class Effects:
                 f"{part}: expected {prompts} values, one a prompt, found shape {values.shape}.\n"
                 "  Prompts would be compared with others. Measure again; report it if it stays."
             )
-        if not np.isfinite(values).all():
-            first = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise MeasurementError(
-                f"{part}: expected finite values, found {values[first]} at prompt {first}"
-                f" ({int((~np.isfinite(values)).sum())} of {len(values)}).\n"
-                "  A mean over the rest would hide it. Look at the checkpoint's weights and its dtype."
-            )
-        return values
+        return finite(part, values, "prompt")
 
 
-def _of(parts: Mapping[str, PerPrompt], head: str, what: str) -> PerPrompt:
+def finite(part: str, values: Samples, sample: str) -> Samples:
+    """Return the values; a NaN or an infinity is a MeasurementError that names its place."""
+    if not np.isfinite(values).all():
+        first = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise MeasurementError(
+            f"{part}: expected finite values, found {values[first]} at {sample} {first}"
+            f" ({int((~np.isfinite(values)).sum())} of {len(values)}).\n"
+            "  A mean over the rest would hide it. Look at the checkpoint's weights and its dtype."
+        )
+    return values
+
+
+def of_head(parts: Mapping[str, T], head: str, what: str) -> T:
+    """Return a head's part; MeasurementError where it is not there."""
     if head not in parts:
         raise MeasurementError(
             f"{what}: expected every head of the model, found none named {head}.\n"
@@ -165,8 +177,9 @@ def task_lost(
     """
     where = "" if observed.template is None else f" in template {observed.template!r}"
     if reference is not None:
-        if not _is_solid(reference, errors):
-            return f"no ratio{where}: the reference's own clean - floor is {_in_errors(reference, errors)}"
+        if not is_solid(reference.total.estimate, errors):
+            told = in_errors(reference.total.estimate, errors)
+            return f"no ratio{where}: the reference's own clean - floor is {told}"
         kept = observed.total.over(reference.total).estimate
         low, high = kept.interval(rate)
         if low <= LEAST_OF_REFERENCE:
@@ -174,16 +187,17 @@ def task_lost(
                 f"task lost{where}: clean - floor is {kept.value:.2f} [{low:.2f}, {high:.2f}] of the reference's,"
                 f" not proven above {LEAST_OF_REFERENCE}"
             )
-    if not _is_solid(observed, errors):
-        return f"no ratio{where}: clean - floor is {_in_errors(observed, errors)}"
+    if not is_solid(observed.total.estimate, errors):
+        return f"no ratio{where}: clean - floor is {in_errors(observed.total.estimate, errors)}"
     return None
 
 
-def _is_solid(effects: Effects, errors: float) -> bool:
-    total = effects.total.estimate
-    return total.value > 0 and total.value >= errors * total.se
+def is_solid(denominator: Estimate, errors: float = LEAST_STANDARD_ERRORS) -> bool:
+    """Say whether a ratio may be taken: its denominator is positive, and large beside its standard error."""
+    return denominator.value > 0 and denominator.value >= errors * denominator.se
 
 
-def _in_errors(effects: Effects, errors: float) -> str:
-    total = effects.total.estimate
-    return f"{total.value:.3g} with standard error {total.se:.2g}; a ratio needs at least {errors:g} times that"
+def in_errors(denominator: Estimate, errors: float = LEAST_STANDARD_ERRORS) -> str:
+    """Return a denominator that is not solid, in words."""
+    told = f"{denominator.value:.3g} with standard error {denominator.se:.2g}"
+    return f"{told}; a ratio needs at least {errors:g} times that"

@@ -9,12 +9,14 @@ template's at its wider limit.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..spec.components import Mlp
+from ..spec.roles import kind_of
 from .effects import LEAST_OF_REFERENCE, LEAST_STANDARD_ERRORS, Effects, task_lost
 from .limits import model_heads, per_template, scaled, weaker_at_most
+from .scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,12 +39,14 @@ SPARE = 1.2
 
 @dataclass(frozen=True)
 class Noisiness:
-    """A claim of the spec, what it is of, the reference's own standard error there, and the limit."""
+    """A claim of the spec, what it is of, the reference's own standard error there, the limit, and what was sampled."""
 
     claim: str
     of: str
     se: float
     limit: float
+    samples: int
+    samples_are: str = "prompts"
 
     @property
     def excess(self) -> float:
@@ -73,10 +77,21 @@ def _without_effect(spec: Spec, effects: Effects, rate: float) -> Iterator[str]:
         where = "" if view.template is None else f" in template {view.template!r}"
         if spec.claims.behaviour and view.task.value <= 0:
             yield f"the reference does not do the task{where}: its clean - corrupt is {view.task.value:.3g}."
-        elif spec.claims.heads or (view is effects and set(spec.declared) - {"behaviour"}):
+        elif spec.claims.heads or (view is effects and _divides(spec)):
             lost = task_lost(view, None, rate=rate, errors=SPARE * LEAST_STANDARD_ERRORS)
             if lost:
                 yield lost
+    for key in spec.roles if spec.claims.roles else ():
+        if reason := Scores(effects, key).no_ratio(SPARE * LEAST_STANDARD_ERRORS):
+            yield f"the role {key} has no score: {reason}"
+
+
+def _divides(spec: Spec) -> bool:
+    """Say whether a declared check divides by clean - floor."""
+    checks = set(spec.declared) - {"behaviour", "roles"}
+    stated = any(group.role and group.role.effect for group in spec.circuit.values())
+    roles = stated or any(kind_of(key).needs_ratio for key in spec.roles)
+    return bool(checks) or (spec.claims.roles is not None and roles)
 
 
 def _undecidable(spec: Spec, effects: Effects) -> Iterator[str]:
@@ -85,12 +100,12 @@ def _undecidable(spec: Spec, effects: Effects) -> Iterator[str]:
     for noisy in _noisiness(spec, effects):
         if noisy.excess > max(1.0, worst[noisy.claim].excess if noisy.claim in worst else 0.0):
             worst[noisy.claim] = noisy
-    prompts = len(effects.strata.codes)
     for noisy in worst.values():
         yield (
             f"{noisy.claim} is too noisy to decide: {noisy.of} has a standard error of {noisy.se:.3g} on the reference,"
             f" and {TIMES:g} of it exceeds {PART_OF_LIMIT:g} of the limit {noisy.limit:.3g}. About"
-            f" {math.ceil(prompts * noisy.excess**2)} prompts would do, there are {prompts}; or widen the limit."
+            f" {math.ceil(noisy.samples * noisy.excess**2)} {noisy.samples_are} would do, there are {noisy.samples};"
+            " or widen the limit."
         )
 
 
@@ -108,9 +123,19 @@ def _noisiness(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
     if claims.heads:
         yield from _noisy_heads(spec, effects, views, claims.heads.share_drift_at_most)
     if claims.roles:
-        for head in map(str, spec.roles.get("number_mover", ())):
-            score = effects.number_mover(head)
-            yield _noisy("roles: drift", f"{head} number_mover", effects, score, claims.roles.drift_at_most)
+        for scores, head in _scored(spec, effects):
+            score = scores.score(head)
+            noisy = _noisy("roles: drift", f"{head} {scores.key}", effects, score, claims.roles.drift_at_most)
+            if "repeats" in scores.kind.factors:
+                noisy = replace(noisy, samples=len(score.strata.codes), samples_are="repeated sequences")
+            yield noisy
+
+
+def _scored(spec: Spec, effects: Effects) -> Iterator[tuple[Scores, str]]:
+    """Yield the scores of each role of the spec with each head that has the role."""
+    for key, heads in spec.roles.items():
+        scores = Scores(effects, key)
+        yield from ((scores, str(head)) for head in heads)
 
 
 def _noisy_heads(spec: Spec, effects: Effects, views: list[Effects], limit: float) -> Iterator[Noisiness]:
@@ -130,7 +155,8 @@ def _noisy_heads(spec: Spec, effects: Effects, views: list[Effects], limit: floa
 
 def _noisy(claim: str, of: str, view: Effects, statistic: Statistic, limit: float) -> Noisiness:
     where = "" if view.template is None else f" in template {view.template!r}"
-    return Noisiness(claim, of + where, statistic.estimate.se, limit)
+    prompts = len(view.reading.templates)
+    return Noisiness(claim, of + where, statistic.estimate.se, limit, prompts)
 
 
 def _limit(limit: float, view: Effects) -> float:
@@ -192,13 +218,9 @@ def _necessity_falls(limits: Necessity, spec: Spec, effects: Effects, share: flo
 
 
 def _role_falls(limits: Roles, spec: Spec, effects: Effects, head: str) -> bool:
-    scores = []
-    if head in map(str, spec.roles.get("number_mover", ())):
-        scores.append(effects.number_mover(head).value)
-    if head in map(str, spec.roles.get("successor", ())):
-        tasks = effects.reading.successor[head].values()
-        scores.append(sum(hits for hits, _ in tasks) / sum(tokens for _, tokens in tasks))
-    return any(score > limits.drift_at_most for score in scores)
+    """Return whether a role's score would fall beyond its limit; nothing else would take it over."""
+    mine = (scores for scores, named in _scored(spec, effects) if named == head)
+    return any(scores.score(head).value > limits.drift_at_most for scores in mine)
 
 
 def warnings(file: SpecFile, reading: Reading) -> tuple[str, ...]:

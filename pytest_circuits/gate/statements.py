@@ -81,6 +81,36 @@ def at_least(estimate: Estimate, limit: float) -> AtMost:
 
 
 @dataclass(frozen=True)
+class AboveZero:
+    """The estimated quantity is positive. Zero sets no scale, so the noise floor only widens the interval."""
+
+    estimate: Estimate
+
+    def inside(self, rate: float) -> bool:
+        """Return whether the lower bound at `rate`, noise taken off, is positive."""
+        return self.estimate.value - self.estimate.half_width(rate) > 0
+
+    @property
+    def p(self) -> float:
+        """P(t >= (-value - noise) / SE)."""
+        return at_least(self.estimate, 0.0).p
+
+    @property
+    def margin(self) -> float:
+        """value / SE."""
+        return at_least(self.estimate, 0.0).margin
+
+    @property
+    def instrument(self) -> float:
+        """None: there is no limit that it could be a part of."""
+        return 0.0
+
+    def at(self, factor: float) -> AboveZero:
+        """Return the same estimate from `factor` times as many prompts."""
+        return AboveZero(self.estimate.at(factor))
+
+
+@dataclass(frozen=True)
 class Within:
     """The estimated quantity is within `limit` of 0, on both sides: two one-sided tests."""
 

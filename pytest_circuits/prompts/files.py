@@ -50,6 +50,41 @@ def read_pairs(path: Path, name: str) -> PromptSet:
     Raises:
         PromptError: every problem of the file, each `file:line: message`.
     """
+    read = _read(path, name)
+    fewest = FEWEST_IN_A_TEMPLATE if read.has_templates else FEWEST_WITHOUT_TEMPLATES
+    sizes = Counter({SINGLE_STRATUM: 0}) if not read.pairs else Counter(pair.template for pair in read.pairs)
+    small = [
+        f"{name}:1: {f'template {template!r}' if read.has_templates else 'a file without templates'} has {size} "
+        f"distinct pair{'s' * (size != 1)}; at least {fewest} are needed to know how much prompts vary"
+        for template, size in sizes.items()
+        if size < fewest
+    ]
+    if small:
+        raise PromptError("\n".join(small))
+    return PromptSet(read.pairs, read.notices)
+
+
+def look_at_pairs(path: Path, name: str) -> PromptSet:
+    """Return the pairs of a file as `read_pairs` does, however few there are: to look at, and not to judge by.
+
+    Raises:
+        PromptError: every problem of the file, each `file:line: message`; it has no pair.
+    """
+    read = _read(path, name)
+    if not read.pairs:
+        raise PromptError(f"{name}:1: the file should have pairs of prompts, and has none; add rows below the header")
+    return PromptSet(read.pairs, read.notices)
+
+
+class _Read(NamedTuple):
+    """The distinct pairs of a file."""
+
+    pairs: tuple[Pair, ...]
+    notices: tuple[str, ...]
+    has_templates: bool
+
+
+def _read(path: Path, name: str) -> _Read:
     problems: list[str] = []
     try:
         rows = _rows(path)
@@ -61,28 +96,13 @@ def read_pairs(path: Path, name: str) -> PromptSet:
     if problems:
         raise PromptError("\n".join(dict.fromkeys(problems)))
     read = [Pair(**{"corrupt": None, "template": SINGLE_STRATUM, **row.cells}) for row in rows]
-    return _large_enough(name, read, has_templates="template" in columns)
-
-
-def _large_enough(name: str, read: list[Pair], *, has_templates: bool) -> PromptSet:
-    """Return the distinct pairs, refusing strata that are too small to judge."""
     pairs, notices = tuple(without_mirrored(read)), []
     if len(pairs) < len(read):
         repeated = len(read) - len(pairs)
         notices.append(f"{name}: {repeated} of {len(read)} rows repeat or mirror another and do not count")
-    if not has_templates:
+    if "template" not in columns:
         notices.append(f"{name}: no column `template`, so all {len(pairs)} pairs are one stratum")
-    fewest = FEWEST_IN_A_TEMPLATE if has_templates else FEWEST_WITHOUT_TEMPLATES
-    sizes = Counter({SINGLE_STRATUM: 0}) if not pairs else Counter(pair.template for pair in pairs)
-    small = [
-        f"{name}:1: {f'template {template!r}' if has_templates else 'a file without templates'} has {size} distinct "
-        f"pair{'s' * (size != 1)}; at least {fewest} are needed to know how much prompts vary"
-        for template, size in sizes.items()
-        if size < fewest
-    ]
-    if small:
-        raise PromptError("\n".join(small))
-    return PromptSet(pairs, tuple(notices))
+    return _Read(pairs, tuple(notices), "template" in columns)
 
 
 def _rows(path: Path) -> list[Row]:

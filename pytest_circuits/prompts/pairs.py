@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import PromptError
+from ..spec.roles import kind_of
 from ..spec.schema import TemplatePrompts
 from .files import read_pairs
 from .pair import FEWEST_IN_A_TEMPLATE, Pair, PromptSet
@@ -89,7 +90,11 @@ def _read(spec_file: SpecFile, prompts: FilePrompts) -> PromptSet:
             ("measure", "metric"),
             "kl tells behaviour by the distance of the corrupt run from the clean one; write logit_diff or prob_diff",
         ),
-        ("number_mover" in spec.roles, ("circuit",), "the role number_mover looks at where the two differ"),
+        *(
+            (True, ("circuit",), f"the role {kind.name} is read off what differs between the two")
+            for kind in map(kind_of, spec.roles)
+            if kind.needs_twin
+        ),
     ]
     problems = [
         f"{spec_file.name}:{spec_file.line(*path)}: {'.'.join(path)}: "

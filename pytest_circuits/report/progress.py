@@ -65,9 +65,9 @@ class Progress:
         counted = f", {self._done}/{self._total}{self._left()}"
         circuit, what = plain(self._circuit, limit=None), plain(self._what, limit=None)
         names = room - len(WHO) - len(" on ") - len(counted)
-        what = _end(what, names - min(columns(circuit), SHORTEST_CIRCUIT))
-        circuit = _end(circuit, names - columns(what))
-        return _end(f"{WHO}{circuit} on {what}{counted}", room)
+        what = shortened(what, names - min(columns(circuit), SHORTEST_CIRCUIT))
+        circuit = shortened(circuit, names - columns(what))
+        return shortened(f"{WHO}{circuit} on {what}{counted}", room)
 
     def _left(self) -> str:
         """Return the time that the rest of the part takes at its pace so far, or nothing where that is unknown."""
@@ -89,7 +89,7 @@ def columns(text: str) -> int:
     return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
 
 
-def _end(text: str, room: int) -> str:
+def shortened(text: str, room: int) -> str:
     """Return a text, or as much of its end as has room: names differ at the end."""
     if columns(text) <= room:
         return text

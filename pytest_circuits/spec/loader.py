@@ -171,7 +171,7 @@ def _measured(spec: Spec, prompt_file: bytes | None) -> dict[str, Any]:
         "circuit": {
             "members": [str(part) for part in sorted(spec.members, key=str)],
             "embed": spec.embed,
-            "roles": {name: [str(head) for head in heads] for name, heads in spec.roles.items()},
+            "roles": {key: [str(head) for head in spec.movers(key)] for key in spec.roles},
             "knockout": spec.necessity_of,
         },
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .roles import kind_of
 from .schema import CHECKS, FilePrompts, Spec, TemplatePrompts
 from .slots import slots_in
 from .wording import did_you_mean
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .document import Path
-    from .schema import Ablation, Claims, Group, Template
+    from .schema import Ablation, Claims, Group, Role, Template
 
     Finding = tuple[Path, str]
 
@@ -31,6 +32,7 @@ def broken_rules(sections: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _positions(prompts, ablation)
     if (circuit := sections.get("circuit")) is not None:
         yield from _groups(circuit)
+        yield from _roles(circuit, prompts)
     if (claims := sections.get("claims")) is not None:
         if not any(getattr(claims, check) for check in CHECKS):
             yield ("claims",), f"no check is declared, so nothing could fail; declare one of {', '.join(CHECKS)}"
@@ -121,10 +123,13 @@ def _positions(prompts: TemplatePrompts | FilePrompts, ablation: Ablation) -> It
     if isinstance(prompts, FilePrompts):
         yield path, f"prompts from a file have no slot {positions!r}; write all or last"
         return
-    for template in prompts.templates:
-        if f"{{{positions}}}" not in template.text:
-            text = f"template {template.id!r} has no slot {positions!r}; write all, last, or a slot of every template"
-            yield path, text
+    for template in _without(positions, prompts):
+        yield path, f"template {template!r} has no slot {positions!r}; write all, last, or a slot of every template"
+
+
+def _without(slot: str, prompts: TemplatePrompts) -> list[str]:
+    """Return the templates whose text does not have the slot."""
+    return [template.id for template in prompts.templates if f"{{{slot}}}" not in template.text]
 
 
 def _groups(circuit: Mapping[str, Group]) -> Iterator[Finding]:
@@ -138,6 +143,37 @@ def _groups(circuit: Mapping[str, Group]) -> Iterator[Finding]:
             if (owner := owners.get(head)) is not None:
                 yield ("circuit", name, "heads", index), f"{head} is already in the group {owner!r}"
             owners[head] = name
+
+
+def _roles(circuit: Mapping[str, Group], prompts: TemplatePrompts | FilePrompts | None) -> Iterator[Finding]:
+    """Yield what is wrong with a group's role: where it looks, what it needs, and a score that no head can have."""
+    named = {group.role.name for group in circuit.values() if group.role and (group.heads or group.layers)}
+    for name, group in circuit.items():
+        if (role := group.role) is None:
+            continue
+        path: Path = ("circuit", name, "role")
+        kind = kind_of(role.key)
+        if kind.needs is not None and kind.needs not in named:
+            text = f"the role {kind.name} is defined through heads with the role {kind.needs}, and no group names some"
+            yield (*path, "name"), text
+        if role.at_least is not None and role.at_least > 1 and kind.at_most_one:
+            yield (*path, "at_least"), f"no score of the role {kind.name} is above 1, found {role.at_least:g}"
+        yield from (((*path, key), text) for key, text in _place(role, prompts))
+
+
+def _place(role: Role, prompts: TemplatePrompts | FilePrompts | None) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the slot that a role looks at, by the role's key."""
+    kind = kind_of(role.key)
+    if role.to is None:
+        if kind.place == "slot":
+            yield "name", f"the role {kind.name} needs the slot that its heads look at; write `to` with its name"
+    elif not kind.looks:
+        yield "to", f"the role {kind.name} does not ask where in the prompt a head looks; leave `to` out"
+    elif isinstance(prompts, FilePrompts):
+        yield "to", f"prompts from a file have no slot {role.to!r}; leave `to` out, or use templates"
+    elif prompts is not None:
+        for template in _without(role.to, prompts):
+            yield "to", f"template {template!r} has no slot {role.to!r}; name a slot of every template"
 
 
 def _subject(spec: Spec, claims: Claims) -> Iterator[Finding]:

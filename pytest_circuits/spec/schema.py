@@ -5,18 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from .components import Attention, Component, Head, KeyValue, Layer, Mlp, Named, parse_component
+from .components import Attention, Component, Head, Layer, Mlp, parse_component
+from .names import HeadName, Identifier, LayerName, MlpName, SlotName, TemplateId, Text
+from .roles import RoleName, kind_of
 
 CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
 """The checks that a spec may declare, in the order in which they are told."""
@@ -28,50 +21,6 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-def _named(text: str, info: ValidationInfo, kinds: tuple[type[Named], ...], expected: str) -> str:
-    """Return the canonical name of a part of one of the `kinds`, inside the model whose size the context tells."""
-    part = parse_component(text)
-    if isinstance(part, KeyValue):
-        raise ValueError(
-            f"{text!r} names a key/value head, which only prepares what query heads put out, and a circuit is made of "
-            "what is added to the residual stream; name the query heads that share it, such as L9H10"
-        )
-    if not isinstance(part, kinds):
-        raise ValueError(f"{text!r} names something else; here only {expected}")
-    size: dict[str, int] = info.context or {}
-    for axis, limit in size.items():
-        index = getattr(part, axis[:-1], 0)
-        if index >= limit:
-            last = limit - 1
-            raise ValueError(f"{part} is outside the model: model.{axis} is {limit}, so they count from 0 to {last}")
-    return str(part)
-
-
-def _head(text: str, info: ValidationInfo) -> str:
-    return _named(text, info, (Head, Attention), "a head such as L9H10, or all heads of a layer, L9.attn")
-
-
-def _mlp(text: str, info: ValidationInfo) -> str:
-    return _named(text, info, (Mlp,), "an MLP such as L9.mlp")
-
-
-def _layer(text: str, info: ValidationInfo) -> str:
-    return _named(text, info, (Layer,), "a whole layer such as L9")
-
-
-def _slot_name(name: str) -> str:
-    if name in ("all", "last"):
-        raise ValueError(f"a slot cannot be called {name!r}: ablation.positions gives that word another meaning")
-    return name
-
-
-HeadName = Annotated[str, AfterValidator(_head), Field(examples=["L9H10", "L9.attn"])]
-MlpName = Annotated[str, AfterValidator(_mlp), Field(examples=["L9.mlp"])]
-LayerName = Annotated[str, AfterValidator(_layer), Field(examples=["L9"])]
-Text = Annotated[str, Field(min_length=1)]
-Identifier = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_-]*$")]
-SlotName = Annotated[Identifier, AfterValidator(_slot_name)]
-TemplateId = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=1, le=1000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -187,8 +136,19 @@ class Ablation(Section):
 class Role(Section):
     """What a group's heads do."""
 
-    name: Literal["number_mover", "successor"]
-    at_least: Fraction | None = None
+    name: RoleName
+    to: SlotName | None = None
+    """The slot that the heads look at, in place of the role's own."""
+    at_least: Positive | None = None
+    percentile_at_least: Fraction | None = None
+    """The part of the model's other heads whose score is lower."""
+    effect: Literal["positive", "negative"] | None = None
+    """Whether the heads work for the answer or against it."""
+
+    @property
+    def key(self) -> str:
+        """What the role is stored under: its name, with the slot where one is named."""
+        return self.name if self.to is None else f"{self.name}:{self.to}"
 
 
 class Group(Section):
@@ -244,6 +204,10 @@ class Roles(Section):
     """The heads still do what their role says."""
 
     drift_at_most: Positive = 0.10
+    on_move: Literal["fail", "warn", "allow"] = "fail"
+    """What is said of a head whose role other heads took over."""
+    mass_drift_at_most: Positive | None = None
+    """How far the sum over all heads may fall where a move is forgiven; `drift_at_most` where it is not given."""
 
 
 class Claims(Section):
@@ -299,13 +263,26 @@ class Spec(Section):
 
     @cached_property
     def roles(self) -> dict[str, tuple[Head, ...]]:
-        """The heads of each role, sorted."""
+        """The heads of each role by its key, sorted."""
         found: dict[str, set[Head]] = {}
         for group in self.circuit.values():
             if group.role is not None:
-                heads = {part for part in self._parts(group) if isinstance(part, Head)}
-                found.setdefault(group.role.name, set()).update(heads)
-        return {name: tuple(sorted(heads)) for name, heads in found.items()}
+                found.setdefault(group.role.key, set()).update(self._heads(group))
+        return {key: tuple(sorted(heads)) for key, heads in found.items()}
+
+    def movers(self, key: str) -> tuple[Head, ...]:
+        """Return the heads through which a role is defined, sorted: those of the role that it needs, if any."""
+        needs = kind_of(key).needs
+        found = {head for other, heads in self.roles.items() if kind_of(other).name == needs for head in heads}
+        return tuple(sorted(found))
+
+    def stated(self, key: str, head: Head) -> tuple[tuple[str, Role], ...]:
+        """Return what groups with the head say of a role, each with the group's name."""
+        return tuple(
+            (name, group.role)
+            for name, group in self.circuit.items()
+            if group.role is not None and group.role.key == key and head in self._heads(group)
+        )
 
     def group_of(self, head: Head) -> str | None:
         """Return the group that names the head; a group that lists it wins over one that has its whole layer."""
@@ -329,6 +306,9 @@ class Spec(Section):
         """What necessity takes out: what the claim says, else the heads where the circuit has some."""
         stated = self.claims.necessity and self.claims.necessity.of
         return stated or ("heads" if self.member_heads else "all")
+
+    def _heads(self, group: Group) -> set[Head]:
+        return {part for part in self._parts(group) if isinstance(part, Head)}
 
     def _parts(self, group: Group) -> list[Component]:
         """Return a group's heads and MLPs."""

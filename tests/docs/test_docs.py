@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from pytest_circuits.cli import COMMANDS, main
 from pytest_circuits.spec.loader import load_spec
@@ -121,6 +122,27 @@ def test_what_probing_finds_is_printed_as_the_page_says(blocks: Blocks, lacks: C
 
     assert lacks(out.getvalue(), printed.text, tolerance=0.0) == []
     assert "blocks 'model.layers'" in out.getvalue()
+
+
+def test_looking_at_every_head_shows_what_the_page_shows(
+    blocks: Blocks, lacks: Callable[..., list[str]], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pytester.path)
+    monkeypatch.setenv("COLUMNS", "110")
+    shutil.copytree(ROOT / "specs/tiny", pytester.path / "specs/tiny")
+    shown = 0
+    for block in blocks("any", "docs/how-to/look-at-every-head.md"):
+        if block.title:
+            pytester.path.joinpath(block.title).write_text(block.text)
+        else:
+            (command,) = block.commands
+            result = CliRunner().invoke(main, shlex.split(command)[1:])
+            expected = block.text.partition("\n")[2]
+            assert (result.exit_code, result.stderr) == (0, ""), block.place
+            assert lacks(result.stdout, expected, tolerance=0.02) == [], f"{block.place}\n{result.stdout}"
+            shown += len(expected.splitlines())
+
+    assert shown > 30
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------

@@ -20,9 +20,12 @@ from pytest_circuits.baselines.reading import ALWAYS, ON_DEMAND
 from pytest_circuits.checkpoints.architectures import ARCHITECTURES
 from pytest_circuits.checkpoints.attention import dispatches
 from pytest_circuits.checks import moves
+from pytest_circuits.checks.overview import ANYWHERE, OF_ANSWERS
 from pytest_circuits.cli import COMMANDS, main
 from pytest_circuits.cli.cache import command as cache
-from pytest_circuits.records import SEVERITY, HeadEffect, Record
+from pytest_circuits.gate.effects import LEAST_STANDARD_ERRORS
+from pytest_circuits.records import SEVERITY, HeadEffect, HeadView, Overview, Record
+from pytest_circuits.report.heads import LEAST_SCORE, MOST_ROLES
 from pytest_circuits.report.json import result_document
 from pytest_circuits.report.progress import LIVE, LOG, Progress
 from pytest_circuits.report.terminal import BELOW, WORDS
@@ -279,6 +282,22 @@ def test_the_result_file_has_the_keys_that_are_told() -> None:
     assert first_cells("result-file.md", "The result file") == list(document)
     assert first_cells("result-file.md", "A record") == [field.name for field in fields(Record)]
     assert first_cells("result-file.md", "A head") == [field.name for field in fields(HeadEffect)]
+
+
+def test_the_json_of_heads_has_the_keys_that_are_told() -> None:
+    told = first_cells("command-line.md", "What heads writes as JSON")
+
+    assert told == ["format", *(field.name for field in fields(Overview))]
+    assert first_cells("command-line.md", "A head in that JSON") == [field.name for field in fields(HeadView)]
+
+
+def test_the_roles_that_heads_scores_are_those_of_the_code() -> None:
+    page = (REFERENCE / "command-line.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"- \*\*Roles\*\*(.*?)every prompt", page, re.S)
+
+    assert codes(told.replace("\n", " ")) == [*ANYWHERE, *OF_ANSWERS]
+    assert f"at most {MOST_ROLES} scores, and none below {LEAST_SCORE}" in page
+    assert f"at least {LEAST_STANDARD_ERRORS:g} of its standard errors" in page
 
 
 def test_the_baseline_has_the_keys_that_are_told() -> None:

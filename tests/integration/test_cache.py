@@ -47,7 +47,7 @@ AGAINST_ITSELF = ("--circuits-reference=base=builtin:tiny",)
 TUNED = (*AGAINST_ITSELF, "--circuits-checkpoint=builtin:tiny-tuned")
 REWIRED = (*AGAINST_ITSELF, "--circuits-checkpoint=builtin:tiny-rewired")
 PARTS = {
-    *("prompts", "clean", "corrupt", "clean_logit_diff", "circuit", "floor", "heads", "attention", "noise"),
+    *("prompts", "clean", "corrupt", "clean_logit_diff", "circuit", "floor", "heads", "roles.number_mover", "noise"),
     "random_circuits",
 }
 

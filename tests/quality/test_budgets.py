@@ -105,7 +105,7 @@ TOLD = {
     "floor": "floor",
     "circuit": "circuit only",
     "knockout": "circuit out",
-    "attention": "attention of number movers",
+    "roles": "attention of number movers",
     "noise": "noise floor",
     "heads": "every head out",
     "random_circuit": "random circuits",

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pytest_circuits import load_spec
 from pytest_circuits.checkpoints.naming import parse_checkpoint
 from pytest_circuits.checks.suite import Suite
+from pytest_circuits.cli import main
+from pytest_circuits.gate.effects import Effects
 from pytest_circuits.prompts.pairs import pairs_of
 from pytest_circuits.records import Record, Result, Verdict
 
@@ -292,6 +295,27 @@ def test_rounded_weights_pass_and_are_not_said_to_be_identical(pronouns: Stored,
     assert not any("identical" in result.headline for result in found.values())
     drifts = [abs(record.drift) for result in found.values() for record in result.records if record.drift is not None]
     assert 0 < max(drifts) < 0.02
+
+
+# -- without a verdict -------------------------------------------------------------------------------------------------
+
+
+def test_looking_at_every_head_finds_the_mover_by_every_method_that_asks_what_is_lost(
+    pronouns: Stored, stories: Path
+) -> None:
+    asked = ["heads", "--checkpoint", str(stories), "--prompts", str(pronouns.file.path), "--json", "-"]
+    found = json.loads(CliRunner().invoke(main, asked).stdout)
+    effects = Effects(pronouns.reading)
+
+    assert found["name"].endswith(f"stored-{PRONOUNS}/{PRONOUNS}")
+    for head, view in found["heads"].items():
+        assert view["share"] == pytest.approx(effects.share(head).value, abs=1e-6)
+    assert found["heads"]["L4H2"]["roles"]["number_mover"] == pytest.approx(0.81, abs=0.01)
+    assert {"copying", "copy_suppression", "greater_than"} == set(found["unread"])
+    for method in ("exact", "eap-ig", "atp"):
+        shown = CliRunner().invoke(main, [*asked[:-2], "--method", method, "--no-roles"], env={"COLUMNS": "80"}).stdout
+        first = shown.partition("\nhead ")[2].splitlines()[1]
+        assert first.startswith("L4H2 "), method
 
 
 # -- the engine against a plain loop -----------------------------------------------------------------------------------

@@ -29,8 +29,12 @@ def measured() -> Measured:
         knockout=clean * -0.8,
         floor=clean * -1.0,
         heads={"L0H1": clean * 0.999999999, "L2H0": clean / 3},
-        attention={"L2H0": clean / clean * 0.98765432},
-        successor={"L1H3": {"numbers": (11, 12), "weekdays": (0, 7)}},
+        roles={
+            "number_mover": {head: {"attention": clean / clean * 0.98765432} for head in ("L0H1", "L2H0")},
+            "letter_mover:two": {"L2H0": {"attention": clean / 7}},
+            "induction": {"L2H0": {"repeats": np.arange(16) / 7}},
+            "successor": {"L2H0": {"numbers": np.array([1, 0, 1]), "weekdays": np.array([0.123456789])}},
+        },
         noise=1.23456789e-6,
     )
 

@@ -28,8 +28,7 @@ def simple(measured: Measured, baseline: Baseline) -> Measured:
         knockout=ones * 0.0,
         floor=ones,
         heads={"L0H0": np.array([2.0, 2.0, 2.0, 4.0]), "L2H0": ones},
-        attention={},
-        successor={},
+        roles={},
         noise=0.0,
     )
 

@@ -48,8 +48,7 @@ def test_the_text_is_laid_out_for_a_git_diff(baseline: Baseline, measured: Measu
         measured,
         templates=("near",) * 10,
         heads={"L0H0": numbers},
-        attention={},
-        successor={},
+        roles={},
         **dict.fromkeys(("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor"), numbers),
     )
 
@@ -75,7 +74,8 @@ def test_the_text_is_laid_out_for_a_git_diff(baseline: Baseline, measured: Measu
 def test_no_line_is_too_long_to_review(baseline: Baseline, measured: Measured) -> None:
     widest = np.full(64, -1.23456e-100)
     arrays = dict.fromkeys(("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor"), widest)
-    parts = replace(measured, templates=("near",) * 64, heads={"L11H10": widest}, attention={}, **arrays)
+    parts = replace(measured, templates=("near",) * 64, heads={"L11H10": widest}, **arrays)
+    parts = replace(parts, roles={"number_mover": {"L11H10": {"attention": widest}}})
 
     lines = encode(replace(baseline, measured=keep(parts, circuit="a"))).splitlines()
 
@@ -171,7 +171,10 @@ def at(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-TWO_COUNTS = "the part 'successor.L1H3' must map each task to two counts, the first not above the second"
+MOVER = "'attention' of 'L2H0' in the part 'roles.number_mover' must be 6 numbers, one a prompt"
+WORDS = "'numbers' of 'L2H0' in the part 'roles.successor' must be numbers, at least one"
+BY_NAME = "the part 'roles.successor' must map each head to its numbers, by name"
+ALIKE = "the part 'roles.number_mover' must have as many numbers of every head, under the same names"
 WRONG = {
     "a key too many": (at("extra", value=1), "it should have the keys"),
     "a reason that is no text": (at("reason", value=None), "circuit, identity, created, reason must be text"),
@@ -188,13 +191,23 @@ WRONG = {
     "a truth value": (at("measured", "floor", value=[True] * 6), "the part 'floor' must be 6 numbers"),
     "a text among numbers": (at("measured", "floor", value=["1"] * 6), "the part 'floor' must be 6 numbers"),
     "a head's prompt too many": (at("measured", "heads", "L2H0", value=[1.0] * 7), "the part 'heads.L2H0' must be 6"),
-    "a head that is null": (at("measured", "attention", "L2H0", value=None), "the part 'attention.L2H0' must be 6"),
+    "a head that is null": (at("measured", "heads", "L2H0", value=None), "the part 'heads.L2H0' must be 6"),
     "heads as a list": (at("measured", "heads", value=[1.0] * 6), "the part 'heads' must map heads to values"),
     "negative noise": (at("measured", "noise", value=-1.0), "the part 'noise' must be a number of at least 0"),
-    "more hits than tokens": (at("measured", "successor", "L1H3", "numbers", value=[13, 12]), TWO_COUNTS),
-    "a broken count": (at("measured", "successor", "L1H3", "numbers", value=[1.0, 2.0]), TWO_COUNTS),
-    "one count": (at("measured", "successor", "L1H3", "numbers", value=[1]), TWO_COUNTS),
-    "tasks as a list": (at("measured", "successor", "L1H3", value=[]), TWO_COUNTS),
+    "roles as a list": (at("measured", "roles", value=[1.0]), "the part 'roles' must map roles to values"),
+    "a role of no head": (at("measured", "roles", "successor", value={}), BY_NAME),
+    "a role's heads as a list": (at("measured", "roles", "successor", value=[1.0]), BY_NAME),
+    "a head without numbers": (at("measured", "roles", "successor", "L2H0", value={}), BY_NAME),
+    "a head's numbers without a name": (at("measured", "roles", "successor", "L2H0", value=[1]), BY_NAME),
+    "words without a token": (at("measured", "roles", "successor", "L2H0", "numbers", value=[]), WORDS),
+    "words in a text": (at("measured", "roles", "successor", "L2H0", "numbers", value="101"), WORDS),
+    "a token that is no number": (at("measured", "roles", "successor", "L2H0", "numbers", value=[True]), WORDS),
+    "a role's prompt too few": (at("measured", "roles", "number_mover", "L2H0", "attention", value=[1.0] * 5), MOVER),
+    "a role's prompt that is null": (
+        at("measured", "roles", "number_mover", "L2H0", "attention", value=[None] * 6),
+        MOVER,
+    ),
+    "heads with other names": (at("measured", "roles", "number_mover", "L2H0", value={"repeats": [1.0]}), ALIKE),
 }
 
 

@@ -50,15 +50,25 @@ def test_a_kept_reading_is_the_measured_one_rounded(measured: Measured) -> None:
     kept = keep(measured, circuit="a")
 
     assert kept.templates == measured.templates
-    assert kept.successor == measured.successor
     assert kept.noise == 1.23457e-6
     for name in ("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor"):
         expected = [float(f"{value:.6g}") for value in getattr(measured, name)]
         assert getattr(kept, name).tolist() == expected
         assert getattr(kept, name).dtype == np.float64
-    for name in ("heads", "attention"):
-        expected = {head: [float(f"{value:.6g}") for value in array] for head, array in getattr(measured, name).items()}
-        assert {head: array.tolist() for head, array in getattr(kept, name).items()} == expected
+    expected = {head: [float(f"{value:.6g}") for value in array] for head, array in measured.heads.items()}
+    assert {head: array.tolist() for head, array in kept.heads.items()} == expected
+    assert list(kept.roles) == list(measured.roles)
+    for key, heads in measured.roles.items():
+        for head, named in heads.items():
+            expected = {name: [float(f"{value:.6g}") for value in array] for name, array in named.items()}
+            assert {name: array.tolist() for name, array in kept.roles[key][head].items()} == expected
+
+
+def test_what_is_whole_is_stored_as_a_whole_number(measured: Measured) -> None:
+    kept = keep(measured, circuit="a").parts["roles"]["successor"]["L2H0"]
+
+    assert kept == {"numbers": [1, 0, 1], "weekdays": [0.123457]}
+    assert {type(number) for number in kept["numbers"]} == {int}
 
 
 def test_keeping_a_kept_reading_changes_nothing(measured: Measured) -> None:

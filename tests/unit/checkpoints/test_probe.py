@@ -14,10 +14,9 @@ from pytest_circuits.checkpoints.architectures import ARCHITECTURES
 from pytest_circuits.checkpoints.attention import attention_of_last
 from pytest_circuits.checkpoints.handle import open_checkpoint
 from pytest_circuits.checkpoints.model import Site
-from pytest_circuits.checkpoints.ov import value_weight
+from pytest_circuits.checkpoints.ov import value_weights
 from pytest_circuits.errors import CheckpointRefused, InstrumentError, PromptError
-from pytest_circuits.roles import successor
-from pytest_circuits.spec.components import Head
+from pytest_circuits.roles import ov_circuit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +73,10 @@ def test_what_is_probed_is_what_the_row_says(architecture: str, monkeypatch: pyt
     assert all(torch.equal(found.values[site], value) for site, value in expected.values.items())
     assert probed.architecture.sinks == known.architecture.sinks
     with torch.inference_mode():
-        first = [successor._first_mlp(model, IDS[0]) for model in (known, probed)]
+        first = [ov_circuit.first_stage(model, IDS[0]) for model in (known, probed)]
         assert torch.equal(first[0], first[1])
         if architecture != "deepseek_v3":
-            scores = [successor._ov_logits(model, Head(1, 2), first[0], IDS[0]) for model in (known, probed)]
+            scores = [ov_circuit.final_states(model, 1, first[0]) for model in (known, probed)]
             assert torch.equal(scores[0], scores[1])
 
 
@@ -120,7 +119,7 @@ def test_a_dropout_before_the_final_norm_is_not_taken_for_it() -> None:
 
 def test_values_of_a_probed_bottleneck_have_no_weights() -> None:
     with pytest.raises(PromptError, match="a deepseek_v2 has none"):
-        value_weight(bound(random_module("deepseek_v2", **FOREIGN["deepseek_v2"]), "deepseek_v2"), 0, 0)
+        value_weights(bound(random_module("deepseek_v2", **FOREIGN["deepseek_v2"]), "deepseek_v2"), 0)
 
 
 REFUSED = [

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_circuits.records import Measured
 
 ROOT = Path(cached.__file__).parents[1]
-PARTS = ("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor", "attention", "successor", "noise")
+PARTS = ("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor", "noise")
 SPEC = """\
 format: 1
 model: {checkpoint: "builtin:imagined", architecture: gpt2, layers: 2, heads: 4}
@@ -49,15 +49,16 @@ circuit:
   counter: {heads: [L0H1], mlps: [L0.mlp], role: {name: successor}}
 claims: {behaviour: , necessity: {of: heads}, controls: {match: layer}, heads: , roles: }
 """
-EVERY = {*PARTS, "prompts", "heads", "heads.L1H2", "random_circuits"}
+ROLES = ("roles.number_mover", "roles.successor")
+EVERY = {*PARTS, *ROLES, "prompts", "heads", "heads.L1H2", "random_circuits"}
 
 
 def same(one: Any, other: Any) -> bool:
-    """Say whether two parts are equal to the last bit, in value and in order."""
+    """Say whether two parts are equal to the last bit, in value and in order; whole numbers are read as floats."""
     if isinstance(one, dict) or hasattr(one, "items"):
         return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
     if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+        return one.astype(np.float64).tobytes() == other.astype(np.float64).tobytes()
     if isinstance(one, float):
         return struct.pack("<d", one) == struct.pack("<d", other)
     return type(one) is type(other) and one == other
@@ -150,6 +151,7 @@ def read_all(found: Cached) -> None:
     for part in (*PARTS, "templates", "notices", "random_circuits"):
         getattr(found, part)
     dict(found.heads)
+    dict(found.roles)
 
 
 # -- hit and miss ------------------------------------------------------------------------------------------------------
@@ -162,10 +164,10 @@ def test_a_second_process_reads_every_part_bit_for_bit_and_measures_nothing(proc
     read_all(second.reading)
 
     assert (second.asked, second.live.ran) == (0, [])
-    for part in (*PARTS, "templates", "heads"):
+    for part in (*PARTS, "templates", "heads", "roles"):
         measured, found = getattr(first.live.whole, part), getattr(second.reading, part)
         assert same(getattr(first.reading, part), found), part
-        assert same(dict(measured) if part == "heads" else measured, found), part
+        assert same(measured, found), part
     assert second.reading.random_circuits == first.reading.random_circuits == Live.random_circuits
     assert second.reading.notices == first.reading.notices == Live.of_prompts
 
@@ -306,10 +308,13 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a head of fewer prompts": ("heads", at("L0H0", [0.0])),
     "a head's entry for one prompt": ("heads.L1H2", lambda part: part[:1]),
     "no heads": ("heads", lambda part: [*part.values()]),
-    "attention of no head": ("attention", lambda part: {}),
-    "attention of another head": ("attention", lambda part: {"L0H0": next(iter(part.values()))}),
-    "more hits than tokens": ("successor", at("L0H1", {"numbers": [9, 8]})),
-    "scores of no head": ("successor", lambda part: {}),
+    "a role of no head": ("roles.number_mover", lambda part: {}),
+    "a role of one head": ("roles.number_mover", lambda part: {"L0H0": part["L0H0"]}),
+    "a role of a head more": ("roles.number_mover", lambda part: {**part, "L9H9": part["L0H0"]}),
+    "attention of fewer prompts": ("roles.number_mover", at("L0H0", {"attention": [0.5]})),
+    "numbers of another role": ("roles.number_mover", at("L0H0", {"repeats": [0.5]})),
+    "words of one head more": ("roles.successor", at("L0H1", {"letters": [1]})),
+    "words in a text": ("roles.successor", lambda part: {head: {"letters": "1"} for head in part}),
     "no prompts": ("prompts", at("templates", [])),
     "prompts in a text": ("prompts", at("templates", "near")),
     "a template that is a number": ("prompts", at("templates", [1])),
@@ -367,11 +372,14 @@ CIRCUIT = {
     "another MLP": (("mlps: [L0.mlp]", "mlps: [L1.mlp]"), MEMBERS),
     "embed": (("mlps: [L0.mlp]", "mlps: [L0.mlp], embed: true"), MEMBERS),
     "another head without a role": (("claims:", "  more: {heads: [L0H0]}\nclaims:"), MEMBERS),
-    "the number mover": (("heads: [L1H2]", "heads: [L1H3]"), MEMBERS | {"attention"}),
-    "the successor": (("heads: [L0H1]", "heads: [L0H0]"), MEMBERS | {"successor"}),
+    "the number mover": (("heads: [L1H2]", "heads: [L1H3]"), MEMBERS),
+    "the successor": (("heads: [L0H1]", "heads: [L0H0]"), MEMBERS),
     "what necessity takes out": (("of: heads", "of: all"), {"knockout"}),
     "what random circuits match": (("match: layer", "match: size"), {"random_circuits"}),
     "a role's limit": (("at_least: 0.5", "at_least: 0.6"), set()),
+    "a role's rank": (("at_least: 0.5", "percentile_at_least: 0.6"), set()),
+    "a role's sign": (("at_least: 0.5", "effect: positive"), set()),
+    "what is said of a move": (("roles: }", "roles: {on_move: warn, mass_drift_at_most: 0.2}}"), set()),
     "a claim": (("behaviour: ,", "behaviour: {loss_at_most: 0.3}, faithfulness: ,"), set()),
     "the checkpoint": (("builtin:imagined", "builtin:other"), set()),
     "a comment below the templates": (("per_template", "# a comment\n  per_template"), set()),
@@ -394,6 +402,35 @@ def test_what_some_parts_depend_on_changes_only_their_keys(
     change: tuple[str, str], parts: set[str], file: Callable[..., SpecFile], model: SimpleNamespace
 ) -> None:
     assert changed_parts(file(), file(change), model) == parts
+
+
+def test_a_role_that_is_defined_through_others_depends_on_their_heads(
+    file: Callable[..., SpecFile], model: SimpleNamespace
+) -> None:
+    backup = ("role: {name: successor}", "role: {name: backup_name_mover}")
+    movers = ("role: {name: number_mover, at_least: 0.5}", "role: {name: name_mover}")
+    before, after = file(backup, movers), file(backup, movers, ("heads: [L1H2]", "heads: [L1H3]"))
+
+    def changed(part: str) -> bool:
+        return Key(before, model).of(part) != Key(after, model).of(part)
+
+    assert asked(before, "roles.backup_name_mover")["movers"] == ["L1H2"]
+    assert [changed(f"roles.{name}") for name in ("backup_name_mover", "name_mover")] == [True, False]
+    assert before.identity != after.identity
+
+
+def test_a_role_is_measured_and_kept_by_itself(process: Callable[..., Bench]) -> None:
+    first = process()
+    assert same(first.reading.roles["successor"], first.live.whole.roles["successor"])
+    assert first.live.ran == ["templates", "roles"]
+    assert first.reading.cached == {"prompts": False, "roles.successor": False}
+    second = process()
+    assert same(second.reading.roles["successor"], first.live.whole.roles["successor"])
+
+    assert second.asked == 0
+    assert (list(second.reading.roles), len(second.reading.roles)) == (["number_mover", "successor"], 2)
+    with pytest.raises(KeyError, match="name_mover"):
+        second.reading.roles["name_mover"]
 
 
 def test_an_included_file_changes_every_key(
@@ -438,9 +475,8 @@ def test_what_can_refuse_prompts_without_a_twin_has_their_refusal_looked_at_agai
     fewer = of(("behaviour: ,", ""))
 
     assert changed_parts(fewer, of(), model) == {"prompts"}
-    assert changed_parts(of(), of((", role: {name: number_mover, at_least: 0.5}", "")), model) == {
-        *("prompts", "attention"),
-    }
+    without = of((", role: {name: number_mover, at_least: 0.5}", ""))
+    assert changed_parts(of(), without, model) == {"prompts", "roles.number_mover"}
 
 
 @pytest.mark.parametrize(
@@ -501,7 +537,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]
 
 
 @pytest.mark.parametrize(
-    "name", ["engine/runs.py", "checkpoints/model.py", "roles/successor.py", "prompts/encode.py", *MEASURING[4:]]
+    "name",
+    [
+        *("engine/runs.py", "checkpoints/model.py", "roles/successor.py", "prompts/encode.py"),
+        *(name for name in MEASURING if name.endswith(".py")),
+    ],
 )
 def test_a_changed_line_of_the_instrument_changes_its_digest(name: str, source: Callable[[], str]) -> None:
     before = source()

@@ -152,7 +152,7 @@ class Lazy:
         ("necessity", {"clean", "knockout", "floor"}),
         ("controls", {"clean", "circuit", "floor"}),
         ("heads", {"clean", "corrupt", "clean_logit_diff", "floor", "heads"}),
-        ("roles", {"clean", "floor", "heads", "attention", "successor"}),
+        ("roles", {"clean", "floor", "heads", "roles"}),
     ],
 )
 def test_a_check_measures_only_what_it_needs(check, parts):
@@ -167,7 +167,7 @@ def test_the_role_successor_needs_no_forward_at_all():
     observed = Lazy(OBSERVED)
     judge("roles", compared(observed, REFERENCE, file=spec_file({"roles": {}}, circuit=only)))
 
-    assert observed.asked <= {"templates", "successor"}
+    assert observed.asked <= {"templates", "roles"}
 
 
 def test_a_lost_task_is_seen_before_the_circuit_is_run():
@@ -192,8 +192,8 @@ def reordered(whole, order):
             return tuple(part[index] for index in order)
         return {name: moved(value) for name, value in part.items()} if isinstance(part, dict) else part
 
-    parts = {field.name: getattr(whole, field.name) for field in fields(whole)}
-    return type(whole)(**{name: part if name == "successor" else moved(part) for name, part in parts.items()})
+    parts = {field.name: moved(getattr(whole, field.name)) for field in fields(whole) if field.name != "roles"}
+    return type(whole)(**parts, roles={**whole.roles, "number_mover": moved(whole.roles["number_mover"])})
 
 
 def scaled(whole, unit):

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from pytest_circuits.checkpoints.handle import open_checkpoint
+from pytest_circuits.checks import measurements
 from pytest_circuits.checks.measurements import Measurements
 from pytest_circuits.errors import CheckpointRefused
+from pytest_circuits.spec.components import Head
 from pytest_circuits.spec.loader import load_spec
 
 if TYPE_CHECKING:
@@ -192,3 +194,44 @@ def test_the_last_token_that_has_an_embedding_is_measured(tiny: BoundModel, spec
     shifted = replace(tiny, tokenizer=Shifted(tiny.tokenizer, "beside", rows - 1))
 
     assert np.isfinite(Measurements(spec(), shifted).clean).all()
+
+
+ROLES = """\
+  names: {heads: [L3H1, L3H0], role: {name: name_mover}}
+  inhibition: {heads: [L1H0], role: {name: s_inhibition}}
+  looks: {heads: [L1H2], role: {name: number_mover, to: near}}
+"""
+
+
+def test_a_role_is_read_once_when_it_is_asked_for_with_the_heads_that_it_is_defined_through(
+    tiny: BoundModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.circuit.yaml"
+    near = SPEC.format(of="heads", embed="false", floor="empty").replace("claims:", ROLES + "claims:")
+    path.write_text(near)
+    read = []
+
+    def read_role(key: str, runs: Any, movers: tuple[Head, ...]) -> dict[Head, dict[str, Any]]:
+        read.append((key, movers))
+        return {Head(0, 3): {"attention": np.ones(16)}}
+
+    monkeypatch.setattr(measurements, "read_role", read_role)
+    found = Measurements(load_spec(path, root=tmp_path), tiny).roles
+
+    assert (list(found), len(found), read) == (["name_mover", "s_inhibition", "number_mover:near"], 3, [])
+    assert found["s_inhibition"].keys() == {"L0H3"}
+    assert found["s_inhibition"] is found["s_inhibition"]
+    assert found["number_mover:near"]["L0H3"]["attention"].sum() == 16
+    assert read == [("s_inhibition", (Head(3, 0), Head(3, 1))), ("number_mover:near", ())]
+
+
+def test_roles_of_a_real_model_have_numbers_of_every_head(tiny: BoundModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.circuit.yaml"
+    text = SPEC.format(of="heads", embed="false", floor="empty").replace("claims:", ROLES.splitlines()[2] + "\nclaims:")
+    path.write_text(text)
+    (found,) = Measurements(load_spec(path, root=tmp_path), tiny).roles.values()
+
+    assert found.keys() == {f"L{layer}H{head}" for layer, head in EVERY_HEAD}
+    for named in found.values():
+        assert {name: values.shape for name, values in named.items()} == {"attention": (16,)}
+        assert ((named["attention"] >= 0) & (named["attention"] <= 1)).all()

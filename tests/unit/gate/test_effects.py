@@ -38,7 +38,6 @@ def test_every_effect_is_the_one_that_is_defined(template):
     for head in HEADS:
         assert effects.removed(head).value == pytest.approx(mean(r.clean - r.heads[head]))
         assert effects.share(head).value == pytest.approx(mean(r.clean - r.heads[head]) / total)
-    assert effects.attention("L1H2").value == pytest.approx(mean(r.attention["L1H2"]))
 
 
 def test_accuracy_counts_ties_as_wrong():
@@ -46,22 +45,6 @@ def test_accuracy_counts_ties_as_wrong():
     r = replace(reading(), templates=("a",) * 4, clean_logit_diff=differences)
 
     assert Effects(r).accuracy == (2, 4)
-
-
-@pytest.mark.parametrize(
-    ("share", "attention", "score"), [(0.8, 0.95, 0.8), (0.8, 0.3, 0.3), (0.01, 0.99, 0.01), (-0.2, 0.9, 0.0)]
-)
-def test_a_number_mover_scores_the_smaller_of_share_and_attention_and_never_below_zero(share, attention, score):
-    r = reading(spread=0.0, shares={"L1H2": share})
-    r = replace(r, attention={"L1H2": np.full(len(r.templates), attention)})
-
-    assert Effects(r).number_mover("L1H2").value == pytest.approx(score)
-
-
-def test_a_score_that_was_clipped_keeps_its_uncertainty():
-    r = reading(spread=0.1, shares={"L1H2": -0.2})
-
-    assert Effects(r).number_mover("L1H2").estimate.se == Effects(r).share("L1H2").estimate.se > 0
 
 
 READS = {
@@ -72,7 +55,6 @@ READS = {
     "knockout": lambda effects: effects.necessity,
     "floor": lambda effects: effects.total,
     "heads": lambda effects: effects.share("L0H0"),
-    "attention": lambda effects: effects.attention("L1H2"),
     "noise": lambda effects: effects.total,
 }
 
@@ -93,13 +75,13 @@ def spoilt(part, value):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", READS)
 def test_a_value_that_is_not_finite_is_an_error_that_names_the_part(part, value):
-    name = {"heads": "without L0H0", "attention": "attention of L1H2"}.get(part, part)
+    name = {"heads": "without L0H0"}.get(part, part)
     with pytest.raises(MeasurementError, match=f"{name}: expected finite values, found (nan|inf)"):
         READS[part](Effects(spoilt(part, value)))
 
 
 def test_every_part_of_a_reading_is_tried_above():
-    assert {field.name for field in fields(reading())} == {*READS, "templates", "successor"}
+    assert {field.name for field in fields(reading())} == {*READS, "templates", "roles"}
 
 
 def test_a_nan_outside_the_template_in_view_is_an_error_too():

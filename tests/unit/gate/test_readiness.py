@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from imagined import CHECKS, reading, spec_file
+from imagined import CHECKS, HEADS, counted, in_role, reading, spec_file
 
 from pytest_circuits.gate.effects import Effects
 from pytest_circuits.gate.readiness import refusals, seen_by, warnings
@@ -149,7 +149,7 @@ def test_what_necessity_becomes_is_known_only_over_the_empty_floor():
 def test_claims_that_no_loss_moves_are_warned_of():
     quiet = reading(shares={"L1H2": 0.05, "L0H1": 0.05})
     loose = {"behaviour": {}, "necessity": {"drift_at_most": 0.5}, "heads": {}, "roles": {}}
-    quiet = replace(quiet, successor={"L0H1": {"letters": (1, 25)}})
+    quiet = in_role(quiet, "successor", L0H1=counted({"letters": (1, 25)}))
 
     assert warnings(spec_file(loose), quiet) == (
         "behaviour cannot fail by the loss of one head of the circuit: none moves it beyond its limits.",
@@ -165,4 +165,51 @@ def test_without_the_heads_check_nothing_is_known_of_single_heads():
     assert seen_by(file, reading()) == {}
     assert warnings(file, reading()) == (
         "the spec does not claim `heads`, so it is not known which check would see the loss of a member.",
+    )
+
+
+def role_of_l1h2(name):
+    """A spec whose only claim is on one role of L1H2."""
+    return spec_file({"roles": {}}, circuit={"mover": {"heads": ("L1H2",), "role": {"name": name}}})
+
+
+def test_a_role_that_is_too_noisy_on_repeated_sequences_says_how_many_of_them_would_do():
+    values = np.tile([0.2, 0.8], 8)
+    noisy = in_role(reading(), "induction", **{head: {"repeats": values} for head in HEADS})
+    se = values.std(ddof=1) / 4
+    (text,) = refusals(role_of_l1h2("induction"), noisy)
+
+    assert text == (
+        f"roles: drift is too noisy to decide: L1H2 induction has a standard error of {se:.3g} on the reference, and"
+        f" 0.5 of it exceeds 0.17 of the limit 0.1. About {math.ceil(16 * (0.5 * se / 0.017) ** 2)} repeated sequences"
+        " would do, there are 16; or widen the limit."
+    )
+
+
+def test_a_role_that_divides_by_nothing_needs_no_effect():
+    """Attention and weights mean the same whatever the task comes to; a share of no effect means nothing."""
+    nothing = reading(spread=1.5)
+    r = in_role(nothing, "induction", **{head: {"repeats": np.ones(16)} for head in HEADS})
+
+    for name in ("induction", "successor"):
+        assert refusals(role_of_l1h2(name), r) == ()
+    (text,) = refusals(role_of_l1h2("number_mover"), r)
+    assert text.startswith("no ratio: clean - floor is ")
+
+
+def test_a_stated_effect_needs_one():
+    circuit = {"mover": {"heads": ("L1H2",), "role": {"name": "successor", "effect": "positive"}}}
+    (text,) = refusals(spec_file({"roles": {}}, circuit=circuit), reading(spread=1.5))
+
+    assert text.startswith("no ratio: clean - floor is ")
+
+
+def test_a_role_that_is_a_part_of_the_logit_difference_needs_one():
+    r = in_role(reading(), "name_mover", L1H2={"direct": np.ones(128), "attention": np.ones(128)})
+    r = replace(r, clean_logit_diff=np.tile([1.0, -1.0], 64))
+    (text,) = refusals(role_of_l1h2("name_mover"), r)
+
+    assert text == (
+        "the role name_mover has no score: the clean logit difference is 0 with standard error 0.091; a ratio needs at"
+        " least 12 times that"
     )

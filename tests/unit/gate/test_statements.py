@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_circuits.gate.estimates import Estimate, mean, strata_of
-from pytest_circuits.gate.statements import AllOf, AnyOf, AtMost, ShareAtLeast, Within, at_least
+from pytest_circuits.gate.statements import AboveZero, AllOf, AnyOf, AtMost, ShareAtLeast, Within, at_least
 
 DRIFTS = np.random.default_rng(3).normal(0.08, 0.05, 20)
 ESTIMATE = mean(DRIFTS, strata_of(["only"] * 20)).estimate
@@ -138,3 +138,25 @@ def test_the_margin_is_in_standard_errors_and_negative_beyond():
     assert ShareAtLeast(16, 16, 0.75).margin == math.inf
     assert AtMost(Estimate(0.3), 0.1).margin == -math.inf
     assert AtMost(Estimate(0.1), 0.1).margin == 0.0
+
+
+def test_above_zero_is_the_one_sided_t_test_in_both_directions():
+    inside = scipy.stats.ttest_1samp(DRIFTS, 0.0, alternative="greater").pvalue
+
+    assert AboveZero(ESTIMATE).inside(inside * 1.001)
+    assert not AboveZero(ESTIMATE).inside(inside * 0.999)
+    assert AboveZero(-ESTIMATE).p == pytest.approx(inside)
+    assert AboveZero(ESTIMATE).margin == pytest.approx(ESTIMATE.value / ESTIMATE.se)
+    assert AboveZero(ESTIMATE).at(4.0).estimate.se == ESTIMATE.se / 2
+
+
+def test_above_zero_has_no_scale_so_noise_leaves_it_open_and_is_never_an_error():
+    assert AboveZero(Estimate(0.01, noise=0.02)).instrument == 0.0
+    assert not AboveZero(Estimate(0.01, noise=0.02)).inside(0.01)
+    assert AboveZero(Estimate(-0.01, noise=0.02)).p == 1.0
+    assert AboveZero(Estimate(0.03, noise=0.02)).inside(0.01)
+
+
+def test_zero_itself_is_neither_above_zero_nor_below():
+    assert not AboveZero(Estimate(0.0)).inside(0.01)
+    assert AboveZero(Estimate(0.0)).p == 1.0

@@ -9,9 +9,12 @@ import pytest
 
 from pytest_circuits.errors import PromptError
 from pytest_circuits.prompts import files
-from pytest_circuits.prompts.pair import Pair
+from pytest_circuits.prompts.files import look_at_pairs
+from pytest_circuits.prompts.pair import Pair, PromptSet
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Project
 
 ZERO = "ablation: {value: zero}"
@@ -127,7 +130,13 @@ NEEDS = [
     (
         f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: number_mover}}}}}}",
         "7: circuit: the prompts of specs/p.csv have no corrupt twin, "
-        "but the role number_mover looks at where the two differ",
+        "but the role number_mover is read off what differs between the two",
+    ),
+    (
+        f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: s_inhibition}}}},"
+        " b: {heads: [L0H1], role: {name: name_mover}}}",
+        "7: circuit: the prompts of specs/p.csv have no corrupt twin, "
+        "but the role s_inhibition is read off what differs between the two",
     ),
 ]
 
@@ -135,6 +144,12 @@ NEEDS = [
 @pytest.mark.parametrize(("rest", "expected"), NEEDS)
 def test_what_needs_a_twin_is_refused_without_one(rest: str, expected: str, project: Project) -> None:
     assert project.problems(as_csv(without("corrupt")), rest=rest) == [f"specs/a.circuit.yaml:{expected}"]
+
+
+def test_a_role_that_is_not_read_off_the_twin_needs_none(project: Project) -> None:
+    role = f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: name_mover}}}}}}"
+
+    assert {pair.corrupt for pair in project.file(as_csv(without("corrupt")), rest=role).pairs} == {None}
 
 
 CSV = [
@@ -260,3 +275,43 @@ def test_foreign_text_cannot_reach_the_terminal_raw(project: Project) -> None:
     )
 
     assert found.startswith("specs/p.jsonl:1: unknown column '\\x1b[31m::error'; known here: ")
+
+
+# -- to look at --------------------------------------------------------------------------------------------------------
+
+
+def test_to_look_at_one_pair_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(as_csv(ROWS[:1]))
+    bare = [{key: ROWS[0][key] for key in ("clean", "answer", "foil")}]
+    (tmp_path / "p.jsonl").write_text(as_jsonl(bare))
+
+    assert look_at_pairs(path, "p.csv") == PromptSet((Pair(**ROWS[0]),))
+    looked = look_at_pairs(tmp_path / "p.jsonl", "p.jsonl")
+    assert looked.pairs == (Pair(corrupt=None, template="all", **bare[0]),)
+    assert looked.notices == ("p.jsonl: no column `template`, so all 1 pairs are one stratum",)
+
+
+def test_to_look_at_the_pairs_are_those_that_are_judged(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(as_csv([*ROWS, ROWS[0]]))
+
+    assert look_at_pairs(path, "p.csv") == files.read_pairs(path, "p.csv")
+
+
+@pytest.mark.parametrize("text", ["", "clean,corrupt,answer,foil\n"])
+def test_of_no_pair_there_is_nothing_to_look_at(text: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(text)
+
+    with pytest.raises(PromptError) as caught:
+        look_at_pairs(tmp_path / "p.csv", "p.csv")
+    assert str(caught.value) == (
+        "p.csv:1: the file should have pairs of prompts, and has none; add rows below the header"
+    )
+
+
+def test_to_look_at_a_file_that_is_wrong_is_refused_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("clean,corrupt,answer,foil\na,b,c,\n")
+
+    with pytest.raises(PromptError, match=r"^p.csv:2: 'foil' is empty$"):
+        look_at_pairs(tmp_path / "p.csv", "p.csv")

@@ -56,7 +56,7 @@ def test_every_reference_of_the_schema_leads_somewhere() -> None:
         (("prompts",), ["include", "vocabulary", "templates", "per_template", "seed", "file"]),
         (("prompts", "templates", 3), ["id", "text", "answer", "flip"]),
         (("circuit", "any"), ["heads", "mlps", "layers", "embed", "role"]),
-        (("circuit", "any", "role"), ["name", "at_least"]),
+        (("circuit", "any", "role"), ["name", "to", "at_least", "percentile_at_least", "effect"]),
         (("claims", "necessity"), ["of", "at_least", "drift_at_most"]),
         (("about",), []),
     ],

@@ -157,10 +157,14 @@ SAME = [
     ("builtin:tiny", "builtin:other"),
     ("loss_at_most: 0.20", "loss_at_most: 0.30"),
     ("at_least: 0.5}}", "at_least: 0.7}}"),
+    ("at_least: 0.5}}", "percentile_at_least: 0.7}}"),
+    ("at_least: 0.5}}", "effect: positive}}"),
+    ("  roles:", "  roles: {on_move: warn, mass_drift_at_most: 0.2}"),
     ("keep_at_least: 0.5", "weaker_at_most: 0.3"),
     ("  heads: {share", "  faithfulness:\n  heads: {share"),
     ("false_alarm: 0.01", "false_alarm: 0.02"),
     ("L2H0, L3.attn", "L3.attn, a2.h0"),
+    ("embed: true}", "embed: true, role: {name: number_mover}}"),
     ("  readers:", "  others:"),
 ]
 
@@ -188,6 +192,7 @@ OTHER = [
     ("L0.mlp", "L2.mlp"),
     (", embed: true", ""),
     ("name: number_mover", "name: successor"),
+    ("name: number_mover", "to: subject, name: number_mover"),
     ("  heads: {share", "  necessity: {of: all}\n  heads: {share"),
 ]
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_circuits.spec.components import Head
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -170,6 +172,41 @@ RULES = [
         "L2H0 is already in the group 'number_mover'",
     ),
     (
+        "at_least: 0.5}}",
+        "at_least: 1.5}}",
+        "19:79",
+        "circuit.number_mover.role.at_least",
+        "no score of the role number_mover is above 1, found 1.5",
+    ),
+    (
+        "name: number_mover, at_least: 0.5",
+        "name: s_inhibition",
+        "19:55",
+        "circuit.number_mover.role.name",
+        "the role s_inhibition is defined through heads with the role name_mover, and no group names some",
+    ),
+    (
+        "name: number_mover, at_least: 0.5",
+        "name: letter_mover",
+        "19:55",
+        "circuit.number_mover.role.name",
+        "the role letter_mover needs the slot that its heads look at; write `to` with its name",
+    ),
+    (
+        "name: number_mover, at_least: 0.5",
+        "name: induction, to: subject",
+        "19:70",
+        "circuit.number_mover.role.to",
+        "the role induction does not ask where in the prompt a head looks; leave `to` out",
+    ),
+    (
+        "name: number_mover, at_least: 0.5",
+        "name: number_mover, to: near",
+        "19:73",
+        "circuit.number_mover.role.to",
+        "template 'plain' has no slot 'near'; name a slot of every template",
+    ),
+    (
         ", role: {name: number_mover, at_least: 0.5}}",
         "}",
         "24:9",
@@ -266,3 +303,78 @@ def test_the_answer_may_be_the_flipped_slot_itself(project: Project, change: Cal
     text = change((PLAIN, '{id: again, text: "the {subject} and the", answer: "{subject}", flip: subject}'))
 
     assert project.load(text).spec.prompts.templates[1].answer == "{subject}"
+
+
+MOVER = "number_mover: {heads: [L2H0, L3.attn], role: {name: number_mover, at_least: 0.5}}"
+
+
+@pytest.mark.parametrize(
+    ("role", "key"),
+    [
+        ("{name: number_mover, to: subject}", "number_mover:subject"),
+        ("{name: letter_mover, to: subject, at_least: 1}", "letter_mover:subject"),
+        ("{name: induction_causal, at_least: 2.5}", "induction_causal"),
+    ],
+)
+def test_a_role_is_kept_under_its_name_and_slot(
+    role: str, key: str, project: Project, change: Callable[..., str]
+) -> None:
+    spec = project.load(change((MOVER, f"a: {{heads: [L2H0], role: {role}}}"))).spec
+
+    assert list(spec.roles) == [key]
+    assert spec.movers(key) == ()
+
+
+@pytest.mark.parametrize("name", ["backup_name_mover", "s_inhibition"])
+def test_a_role_that_needs_another_gets_the_heads_of_every_group_with_that_one(
+    name: str, project: Project, change: Callable[..., str]
+) -> None:
+    groups = (
+        f"a: {{heads: [L2H0], role: {{name: {name}}}}}\n"
+        "  b: {heads: [L3H1], role: {name: name_mover}}\n"
+        "  c: {heads: [L3H0], role: {name: name_mover, to: subject}}"
+    )
+    spec = project.load(change((MOVER, groups))).spec
+
+    assert [str(head) for head in spec.movers(name)] == ["L3H0", "L3H1"]
+    assert spec.movers("name_mover") == ()
+
+
+def test_movers_without_a_head_are_none(project: Project, change: Callable[..., str]) -> None:
+    groups = "a: {heads: [L2H0], role: {name: s_inhibition}}\n  b: {mlps: [L3.mlp], role: {name: name_mover}}"
+    found = project.problems(change((MOVER, groups)))
+
+    assert [line.partition(": ")[2] for line in found] == [
+        "circuit.a.role.name: the role s_inhibition is defined through heads with the role name_mover, and no group "
+        "names some",
+        "circuit.b.role: only heads have a role; name the group's heads",
+    ]
+
+
+def test_a_prompt_file_has_no_slot_for_a_role(project: Project) -> None:
+    (project.root / "p.csv").write_text("clean,corrupt,answer,foil\n")
+    text = """\
+format: 1
+model: {checkpoint: "builtin:tiny", architecture: gpt2, layers: 4, heads: 12}
+prompts: {file: ../p.csv}
+circuit: {a: {heads: [L0H0], role: {name: number_mover, to: subject}}}
+claims: {roles: }
+"""
+    (found,) = project.problems(text)
+
+    assert found == (
+        "specs/a.circuit.yaml:4:61: circuit.a.role.to: prompts from a file have no slot 'subject'; leave `to` out, or "
+        "use templates"
+    )
+
+
+def test_what_a_group_says_is_of_the_heads_that_it_names_in_any_way(
+    project: Project, change: Callable[..., str]
+) -> None:
+    spec = project.load(change((MOVER, MOVER + "\n  more: {layers: [L0], role: {name: number_mover}}"))).spec
+
+    def said(layer: int, head: int) -> list[str]:
+        return [name for name, _ in spec.stated("number_mover", Head(layer, head))]
+
+    assert (said(3, 11), said(0, 4), said(1, 0)) == (["number_mover"], ["more"], [])
+    assert spec.stated("successor", Head(2, 0)) == ()
