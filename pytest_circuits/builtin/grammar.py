@@ -241,12 +241,17 @@ def induction_line(rng: random.Random) -> Line:
     return Line("induction", "repeat", tuple(block + block), tuple(answers))
 
 
+def receiver_words(template: str, first: str, second: str, giver: str, place: str, gift: str) -> list[str]:
+    """The words of a template, up to the receiver's name."""
+    slots = {"X": first, "Y": second, "G": giver, "L": place, "O": gift}
+    return [slots.get(part, part) for part in RECEIVER_TEMPLATES[template].split()]
+
+
 def receiver_line(rng: random.Random, template: str) -> Line:
     """Two names, one of whom gives something to the other: the receiver's name is predictable."""
     receiver, giver = rng.sample(NAMES, 2)
     first, second = rng.sample((receiver, giver), 2)
-    slots = {"X": first, "Y": second, "G": giver, "L": rng.choice(PLACES), "O": rng.choice(GIFTS)}
-    words = [slots.get(part, part) for part in RECEIVER_TEMPLATES[template].split()]
+    words = receiver_words(template, first, second, giver, rng.choice(PLACES), rng.choice(GIFTS))
     answer = Answer(len(words), (receiver,), (giver,))
     return Line("receiver", template, (*words, receiver), (answer,))
 

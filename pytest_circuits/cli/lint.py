@@ -41,7 +41,7 @@ def command(paths: tuple[Path, ...], root: Path | None) -> None:
     specs = dict.fromkeys(spec.absolute() for path in paths for spec in _specs(path))
     found = 0
     for spec in specs:
-        findings, notices = _lint(spec, root or _root_of(paths))
+        findings, notices = _lint(spec, root or root_of(paths))
         for line in (*findings, *notices):
             click.echo(plain(line, limit=None))
         found += len(findings)
@@ -73,7 +73,7 @@ def _specs(path: Path) -> list[Path]:
     return found
 
 
-def _root_of(paths: tuple[Path, ...]) -> Path:
+def root_of(paths: tuple[Path, ...]) -> Path:
     """Return the nearest folder above all the paths that looks like a project's root, else the current folder."""
     common = Path(os.path.commonpath([path.absolute() for path in paths]))
     for folder in (common, *common.parents):
