@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,6 +93,14 @@ class Reading(Protocol):
     def noise(self) -> float:
         """The instrument's noise in the metric's unit: the largest change of a value by another batch size."""
 
+    @property
+    def attribution(self) -> Mapping[str, PerPrompt]:
+        """What is attributed to every head of the model, by the method that the spec claims: positive helps."""
+
+    @property
+    def successor(self) -> OfRole:
+        """For each head with the role successor, by name: what it makes of digits, a number a token or an edit."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -108,6 +116,8 @@ class Measured:
     heads: Mapping[str, PerPrompt]
     roles: Mapping[str, OfRole]
     noise: float
+    attribution: Mapping[str, PerPrompt] = field(default_factory=dict)
+    successor: OfRole = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from pytest_circuits.attribution.graph import Receiver
 from pytest_circuits.spec.components import Embedding, Head, Mlp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_circuits.attribution.graph import Receiver
     from pytest_circuits.checkpoints.model import BoundModel
     from pytest_circuits.prompts.encode import Encoded
 
@@ -169,7 +169,8 @@ class Derivatives:
         own, corrupt = self.values(row.clean), self.values(row.corrupt or ())
         where = torch.tensor([at for at, source in enumerate(row.source) if source >= 0])
         same = [other for other in rows if other.pair.template == row.pair.template]
-        seen = [self.values(ids) for other in same for ids in (other.clean, other.corrupt) if ids]
+        prompts = [ids for other in same for ids in (other.clean, other.corrupt) if ids and value == "mean"]
+        seen = [self.values(ids) for ids in prompts]
         changes = {}
         for place, clean in own.items():
             if value == "resample":
@@ -210,19 +211,36 @@ class Derivatives:
         put = lambda place, value: value - share * change if place == there else value  # noqa: E731
         return float(self.measured(self.logits(ids, put)))
 
+    def attended(self, ids: Sequence[int], node: Receiver, change: torch.Tensor) -> torch.Tensor:
+        """Return how what its layer's heads put out changes where a node's queries or keys are patched whole."""
+        there, _ = self.place(node)
+        seen: dict[tuple[str, int], torch.Tensor] = {}
+
+        def put(place: tuple[str, int], value: torch.Tensor) -> torch.Tensor:
+            return seen.setdefault(place, value - change if place == there else value)
+
+        self.logits(ids, put)
+        return self.values(ids)["z", node.layer] - seen["z", node.layer]
+
     def slope(self, ids: Sequence[int], node: Any, change: torch.Tensor, step: float = 1e-5) -> float:
         """Return what ablating a node costs to first order, by central differences of small shares of the patch."""
-        return (
-            (self.patched(ids, node, change, -step) - self.patched(ids, node, change, step)) / (2 * step)
-        )
+        return (self.patched(ids, node, change, -step) - self.patched(ids, node, change, step)) / (2 * step)
 
     def gradients(
-        self, ids: Sequence[int], places: Sequence[tuple[str, int]], dropped: int | None = None
+        self,
+        ids: Sequence[int],
+        places: Sequence[tuple[str, int]],
+        dropped: int | None = None,
+        start: torch.Tensor | float = 0.0,
     ) -> dict[tuple[str, int], torch.Tensor]:
-        """Return the metric's gradient where what one layer's heads and MLP add is a constant; 0 where no way is left."""
+        """Return the metric's gradient where what one layer's heads and MLP add is a constant; 0 where no way is left.
+
+        `start` is taken from the embeddings.
+        """
         leaves: dict[tuple[str, int], torch.Tensor] = {}
 
         def change(place: tuple[str, int], value: torch.Tensor) -> torch.Tensor:
+            value = value - start if place == ("embed", 0) else value
             if place in places:
                 step = leaves[place] = torch.zeros_like(value, requires_grad=True)
                 value = value + step
@@ -279,7 +297,7 @@ class Derivatives:
         return {sender: float(one) for sender, one in zip(steps, found, strict=True)}
 
     def _heads(self, layer: int, live: torch.Tensor, change: torch.Tensor) -> dict[Any, torch.Tensor]:
-        """Return what a change of each head is in the residual stream; behind a norm by a small step in both directions."""
+        """Return what a change of each head is in the residual stream; behind a norm by a small step both ways."""
         projection = self.blocks[layer].get_submodule(self.projection)
         weight = projection.weight if self.kind == "gpt2" else projection.weight.T
         width, found = change.shape[-1], {}

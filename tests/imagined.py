@@ -24,7 +24,19 @@ SHARES = {"L0H1": 0.15, "L1H2": 0.80}
 TASKS = {"letters": (24, 25), "numerals": (58, 59), "weekdays": (7, 7)}
 OTHER_TASKS = {"letters": (1, 25), "numerals": (2, 59), "weekdays": (0, 7)}
 """The tokens of which the successor knows the next, and those of which any other head does, of how many."""
+DIGITS = {
+    **{"probe": (57, 60), "transfer": (36, 40), "coverage": (45, 60)},
+    **{"edit numerals 20-29": (80, 90), "edit numerals": (400, 500), "edit months": (50, 76)},
+}
+"""What the successor knows of digits, in hits of how many."""
 CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
+
+EVERY_CHECK = (*CHECKS, "attribution", "successor")
+
+
+def every_claim() -> SpecFile:
+    """Return a spec with every check there is; three of its eight heads are the largest."""
+    return spec_file({check: {} for check in EVERY_CHECK} | {"attribution": {"top": 3}})
 
 
 def spec_file(claims: dict[str, Any] | None = None, **changes: Any) -> SpecFile:
@@ -84,6 +96,8 @@ def reading(
                 "successor": {head: counted(TASKS if head == "L0H1" else OTHER_TASKS) for head in HEADS},
             },
             "noise": noise,
+            "attribution": {head: np.full(len(templates), unit * share) for head, share in shares.items()},
+            "successor": {"L0H1": depth()},
             **parts,
         }
     )
@@ -92,6 +106,11 @@ def reading(
 def counted(tasks: Mapping[str, tuple[int, int]]) -> dict[str, np.ndarray]:
     """Return a 1 for each hit and a 0 for each other token, by task."""
     return {task: np.array([1] * hits + [0] * (tokens - hits)) for task, (hits, tokens) in tasks.items()}
+
+
+def depth(**others: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return what a successor head makes of digits, with other hits of how many for some names."""
+    return {**counted(DIGITS | others), "greater than": np.linspace(0.9, 0.1, 50)}
 
 
 def in_role(whole: Measured, key: str, **heads: Mapping[str, np.ndarray]) -> Measured:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -125,11 +125,14 @@ class _Contraction:
         graph = differentiable(twins, sites, points=points, between=between, seen=self.readers.watching())
         places = [*self.readers.tensors]
         found = graph.by([*(graph.own[site] for site in sites), *(self.readers.tensors[place] for place in places)])
-        self.by_site = dict(zip(sites, found, strict=False))
         self.by_place: Mapping[Place, Tensor] = dict(zip(places, found[len(sites) :], strict=True))
-        self.live = {site: value.detach() for site, value in graph.own.items()}
-        clean = self.live if points is CLEAN else twins.clean.values
+        self.readers.tensors.clear()  # they hold on to the whole graph
+        live = {site: value.detach() for site, value in graph.own.items()}
+        clean = live if points is CLEAN else twins.clean.values
         self.changes = {site: clean[site] - twins.ablated(site, clean[site]) for site in sites}
+        self.own = self._own_effects(dict(zip(sites, found, strict=False)))
+        behind_norm = bool(self.model.architecture.attention_adds)
+        self.live = {site: value for site, value in live.items() if behind_norm and site.kind == "z"}
 
     def effects(self, edge: Bool[Tensor, "senders receivers"]) -> Float[np.ndarray, "senders receivers batch"]:
         """Return what each sender changes, contracted with the gradient by what each receiver reads.
@@ -141,13 +144,24 @@ class _Contraction:
         out = torch.zeros(len(senders), len(receivers), self.twins.batch.rows)
         for layer in range(self.model.layers + 1):
             at = [number for number, receiver in enumerate(receivers) if receiver.layer == layer]
-            read = _by_receiver(self.readers.pulled_back(layer, self.by_place), self.copies)
+            read = self._read(layer)
             for first, written in self._written(min(layer + 1, self.model.layers)):
-                out[first : first + len(written), at[0] : at[-1] + 1] = _contract(written, read).cpu()
+                products = _in_a_row(written) @ read[written.shape[1]].mT
+                out[first : first + len(written), at[0] : at[-1] + 1] = products.permute(1, 2, 0).cpu()
         out[~edge] = 0.0
         self._refuse_lost(out.sum(1))
         out[~edge] = torch.nan
         return np.asarray(out.numpy())
+
+    def _read(self, layer: int) -> dict[int, Float[Tensor, "batch receivers features"]]:
+        """Return the gradient by what each receiver of a layer reads, by the number of copies that a sender has.
+
+        Where what a sender changes does not depend on the point, the gradients of all points are summed.
+        """
+        read = self.readers.pulled_back(layer, self.by_place)
+        read = read.reshape(len(read), self.copies, -1, *read.shape[2:])
+        each = {self.copies: _in_a_row(read)} if self.live or self.copies == 1 else {}
+        return each if self.copies == 1 else {**each, 1: _in_a_row(read.sum(1, keepdim=True))}
 
     def _written(self, layers: int) -> Iterator[tuple[int, Float[Tensor, "senders copies batch seq width"]]]:
         """Yield what the embedding, and the senders of each of the first layers, change in the residual stream.
@@ -173,22 +187,24 @@ class _Contraction:
         norm, projection = self.model.part(layer, row.attention_adds), self.model.part(layer, row.projection)
         given = by_point(projection(self.live[site].flatten(2)), self.copies)
         shape = (self.model.heads, *given.shape)
-        moved: Tensor = torch.func.jvp(norm, (given.expand(shape).clone(),), (changed.expand(shape).clone(),))[1]
-        return moved
+        return _moved(norm, given.expand(shape), changed.expand(shape))
 
-    def _refuse_lost(self, found: Float[Tensor, "senders batch"]) -> None:
-        """Raise unless the edges of each sender add up to its own effect: then none is missing."""
+    def _own_effects(self, gradients: Mapping[Site, Tensor]) -> Float[Tensor, "senders batch"]:
+        """Return each sender's own effect to first order; 0 for those that are not meant."""
         rows = []
         for sender in senders_of(self.model):
             site, unit = site_of(sender)
             if self.site not in (None, site):
                 rows.append(torch.zeros(self.twins.batch.rows))
                 continue
-            gradient = by_point(self.by_site[site], self.copies).sum(0)
+            gradient = by_point(gradients[site], self.copies).sum(0)
             product = gradient.float() * self.changes[site].float()
-            rows.append((product if unit is None else product[:, :, unit]).sum((1, 2)))
-        expected = torch.stack([row.cpu() for row in rows])
-        largest, allowed = gap(found, expected, self.model.dtype)
+            rows.append((product if unit is None else product[:, :, unit]).sum((1, 2)).cpu())
+        return torch.stack(rows)
+
+    def _refuse_lost(self, found: Float[Tensor, "senders batch"]) -> None:
+        """Raise unless the edges of each sender add up to its own effect: then none is missing."""
+        largest, allowed = gap(found, self.own, self.model.dtype)
         if not largest <= allowed:
             raise InstrumentError(
                 f"instrument: the edges of a part should add up to the part's own effect, and on {self.model.name!r} "
@@ -197,15 +213,19 @@ class _Contraction:
             )
 
 
-def _by_receiver(read: Float[Tensor, "receivers rows seq width"], points: int) -> Tensor:
-    return read.reshape(len(read), points, -1, *read.shape[2:])
+def _moved(norm: Any, given: Float[Tensor, "*rows width"], by: Float[Tensor, "*rows width"]) -> Tensor:
+    """Return what a norm's output changes, to first order, where its input does: the adjoint of its adjoint.
+
+    torch's forward mode gives the same and warns of itself.
+    """
+    with torch.enable_grad():
+        given = given.clone().requires_grad_()
+        any_way = torch.zeros_like(given, requires_grad=True)
+        (pulled,) = torch.autograd.grad(norm(given.view_as(given)), given, any_way, create_graph=True)
+        (moved,) = torch.autograd.grad(pulled, any_way, by)
+    return moved
 
 
-def _contract(
-    written: Float[Tensor, "senders copies batch seq width"],
-    read: Float[Tensor, "receivers copies batch seq width"],
-) -> Float[Tensor, "senders receivers batch"]:
-    """Return the sum over points, positions and width; where nothing depends on the point, gradients are summed."""
-    if written.shape[1] == 1:
-        read = read.sum(1, keepdim=True)
-    return torch.einsum("scbtd,rcbtd->srb", written.float(), read.float())
+def _in_a_row(of: Float[Tensor, "parts copies batch seq width"]) -> Float[Tensor, "batch parts features"]:
+    """Return all numbers of each part on each prompt in a row, of all points, positions and features."""
+    return of.float().permute(2, 0, 1, 3, 4).flatten(2)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from ..records import PER_PROMPT
-from .reading import ALWAYS, ON_DEMAND, Baseline, Reference, StoredReading
+from .reading import ALWAYS, LATER, ON_DEMAND, Baseline, Reference, StoredReading
 
 FORMAT = 1
 ROW = 8  # items a line: a number that gains a digit must not move the lines after it
@@ -128,25 +128,29 @@ def _check(plain: dict[str, Any]) -> None:
 
 def _check_parts(parts: Any) -> None:
     names = {*ALWAYS, *ON_DEMAND}
-    _expect(isinstance(parts, dict) and parts.keys() == names, f"measured must have the parts {sorted(names)}")
+    _expect(
+        isinstance(parts, dict) and names - {*LATER} <= parts.keys() <= names,
+        f"measured must have the parts {sorted(names - {*LATER})}, and may have {' and '.join(LATER)}",
+    )
     templates = parts["templates"]
     _expect(
         isinstance(templates, list) and bool(templates) and all(isinstance(name, str) for name in templates),
         "the part 'templates' must be a list of texts, one a prompt",
     )
     for name in (*ALWAYS, *ON_DEMAND):
-        if name != "templates" and (parts[name] is not None or name in ALWAYS):
+        if name != "templates" and (parts.get(name) is not None or name in ALWAYS):
             check_part(name, parts[name], prompts=len(templates))
 
 
 def check_part(name: str, value: Any, *, prompts: int) -> None:
     """Raise ValueError unless a part, or an entry of one such as `heads.L2H0`, has its shape."""
     part, dot, _ = name.partition(".")
-    if part in ("heads", "roles") and not dot:
-        _expect(isinstance(value, dict), f"the part {part!r} must map {part} to values")
+    if part in ("heads", "roles", "attribution") and not dot:
+        keys = "roles" if part == "roles" else "heads"
+        _expect(isinstance(value, dict), f"the part {part!r} must map {keys} to values")
         for entry, inner in value.items():
             check_part(f"{part}.{entry}", inner, prompts=prompts)
-    elif part == "roles":
+    elif part in ("roles", "successor"):
         _check_role(name, value, prompts)
     elif part == "noise":
         _expect(is_number(value) and value >= 0, "the part 'noise' must be a number of at least 0")

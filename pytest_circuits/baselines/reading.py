@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ALWAYS = ("templates", "clean", "clean_logit_diff", "noise")
-ON_DEMAND = ("corrupt", "circuit", "knockout", "floor", "heads", "roles")
+LATER = ("attribution", "successor")
+"""Parts that a baseline lacks rather than has as None: one that was written before there were any stays valid."""
+ON_DEMAND = ("corrupt", "circuit", "knockout", "floor", "heads", "roles", *LATER)
 
 
 def update_command(circuit: str) -> str:
@@ -88,6 +90,8 @@ class Parts(ABC):
     knockout = Part(array)
     floor = Part(array)
     noise = Part(float)
+    attribution = Part(arrays)
+    successor = Part(of_role)
 
     @abstractmethod
     def part(self, name: str) -> Any:
@@ -98,7 +102,8 @@ class StoredReading(Parts):
     """A `Reading` over the JSON form of its parts; one that no declared check needed is absent.
 
     Args:
-        parts: each part's name -> lists, mappings and builtin numbers at 6 significant digits, or None when absent.
+        parts: each part's name -> lists, mappings and builtin numbers at 6 significant digits. An absent one is None,
+            or of `LATER` left out.
         circuit: the circuit's id, for the message about an absent part.
 
     Asking for an absent part raises BaselineError with the command that measures it.
@@ -114,7 +119,7 @@ class StoredReading(Parts):
 
     def part(self, name: str) -> Any:
         """Return a part's JSON form; BaselineError where it is absent."""
-        stored = self.parts[name]
+        stored = self.parts.get(name)
         if stored is None:
             raise BaselineError(
                 f"the stored baseline of {self.circuit_id} was expected to hold {name!r}, and it does not: "
@@ -158,7 +163,7 @@ def keep(reading: Reading, *, circuit: str, parts: Collection[str] = ON_DEMAND) 
     Raises:
         MeasurementError: a value is NaN or infinite.
     """
-    kept = dict.fromkeys((*ALWAYS, *ON_DEMAND))
+    kept = dict.fromkeys(name for name in (*ALWAYS, *ON_DEMAND) if name not in LATER)
     kept |= {name: plain_part(getattr(reading, name), rounded) for name in (*ALWAYS, *parts)}
     return StoredReading(kept, circuit)
 

@@ -82,6 +82,7 @@ def asked(file: SpecFile, part: str) -> dict[str, Any]:
         "circuit": members,
         "knockout": {**members, "of": circuit["knockout"]},
         "random_circuits": {**members, "match": controls and controls.match},  # their seed is the prompts'
+        **{name: {name: measured[name]} for name in () if name in measured},
         **{f"roles.{key}": {"role": key, "movers": movers} for key, movers in circuit["roles"].items()},
     }
     return {name: measured[name] for name in ("tokens", "prompts", "measure", "ablation")} | own.get(part, {})
@@ -129,6 +130,7 @@ class Cached(Parts):
         self.cached: dict[str, bool] = {}
         self._key, self._store, self._measure = Key(file, model), store, measure
         self._model_heads = [str(head) for head in model_heads(file.spec)]
+        self._successor_heads = [str(head) for head in file.spec.roles.get("successor", ())]
         prompts = self.found_or_measured(
             "prompts", lambda live: {"templates": live.templates, "notices": live.of_prompts}
         )
@@ -174,7 +176,9 @@ class Cached(Parts):
             check_part(name, found, prompts=len(self.templates))
         except ValueError:
             return False
-        of_heads = name == "heads" or name.startswith("roles.")
+        if name == "successor":
+            return set(found) == set(self._successor_heads)
+        of_heads = name in ("heads", "attribution") or name.startswith("roles.")
         return not of_heads or found.keys() == set(self._model_heads)
 
 

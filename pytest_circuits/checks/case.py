@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..gate.estimates import Interval, Statistic
     from . import Comparison
 
+WITHOUT_UNIT = ("roles", "attribution", "successor")
+"""Checks whose claims are not parts of the reference's effect."""
 METRIC_UNITS = {"logit_diff": "logits", "prob_diff": "of probability", "kl": "nats"}
 
 
@@ -303,7 +305,7 @@ class Case:
         name = plain(self.comparison.reference_name)
         if self.comparison.identical:
             return f"identical to the reference {name}"
-        if self.check == "roles":
+        if self.check in WITHOUT_UNIT:
             return f"reference: {name}"
         unit = self.reference.task if self.check == "behaviour" else self.reference.total
         return f"reference: {name}, {unit.value:.3g} {METRIC_UNITS[self.comparison.file.spec.measure.metric]}"

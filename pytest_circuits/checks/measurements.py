@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..attribution.methods import attribute
 from ..engine.runs import Ablated, Runs
-from ..errors import CheckpointRefused, PromptError
+from ..errors import CheckpointRefused, MeasurementError, PromptError
 from ..gate.controls import RandomCircuits, draw_circuits
 from ..gate.estimates import ratio_of_means, strata_of
 from ..prompts.encode import encode
 from ..prompts.pairs import pairs_of
-from ..roles.reading import read_role
+from ..roles.reading import Asked, read_role
+from ..roles.successor_depth import measure_depth
 from ..spec.components import Component, Head, Mlp
 
 if TYPE_CHECKING:
@@ -170,6 +172,25 @@ class Measurements:
         return _Roles(self.runs, {key: self.file.spec.movers(key) for key in self.file.spec.roles})
 
     @cached_property
+    def attribution(self) -> Mapping[str, PerPrompt]:
+        claim = self.file.spec.claims.attribution
+        if claim is None:
+            raise _undeclared("attribution", "an attribution's method")
+        found = attribute(self.runs, claim.method, self._all_heads)
+        return {str(head): found.of(head) for head in self._all_heads}
+
+    @cached_property
+    def successor(self) -> OfRole:
+        spec = self.file.spec
+        if spec.claims.successor is None:
+            raise _undeclared("successor", "its heads")
+        found = measure_depth(Asked(self.runs), spec.roles["successor"])
+        return {
+            str(head): {name: numbers for name, numbers in named.items() if len(numbers)}
+            for head, named in found.items()
+        }
+
+    @cached_property
     def noise(self) -> float:
         return self.runs.noise()
 
@@ -183,6 +204,13 @@ class Measurements:
         effect, strata = self.clean - self.floor, strata_of(self.templates)
         kept = self.runs.sweep("random circuits", request)
         return drawn.measured([ratio_of_means(one - self.floor, effect, strata) for one in kept])
+
+
+def _undeclared(claim: str, what: str) -> MeasurementError:
+    return MeasurementError(
+        f"{claim}: expected a spec that claims it, found none: there {what} would stand.\n"
+        "  What nobody asked for is not measured. Declare the claim, or call the measurement yourself."
+    )
 
 
 class _OneOut(Mapping[str, "PerPrompt"]):

@@ -121,13 +121,20 @@ def _drift(role: Compared, claim: Claim, task: str | None) -> Claim:
     fall = AtMost((then - now).estimate, claim.limit)
     claim = _exact(role, role.case.drift(claim, now, then, fall))
     tokens = _tokens(role, head, task) if _are_hits(role, head) else None
-    if tokens is not None and claim.limit + ROUNDING < STEPS / tokens:
-        return replace(claim, statement=None).unjudged(
-            f"{claim.component} {claim.called}: the score is of {tokens} tokens, so its step is 1/{tokens}, and the"
-            f" limit {claim.limit:.3g} is less than two steps ({STEPS / tokens:.3g}). Raise drift_at_most.",
-            Verdict.ERROR,
-        )
+    if tokens is not None and (claim := at_least_two_steps(claim, tokens, "tokens")).statement is None:
+        return claim
     return role.unless_moved(claim, fall, task)
+
+
+def at_least_two_steps(claim: Claim, count: int, what: str) -> Claim:
+    """Return the claim on the fall of a share of `count` hits, an error where its limit is finer than their step."""
+    if claim.limit + ROUNDING >= STEPS / count:
+        return claim
+    return replace(claim, statement=None).unjudged(
+        f"{claim.component} {claim.called}: the score is of {count} {what}, so its step is 1/{count}, and the"
+        f" limit {claim.limit:.3g} is less than two steps ({STEPS / count:.3g}). Raise drift_at_most.",
+        Verdict.ERROR,
+    )
 
 
 def _exact(role: Compared, claim: Claim) -> Claim:

@@ -25,6 +25,8 @@ NEEDED = {
     "controls": ("circuit", "floor"),
     "heads": ("corrupt", "floor", "heads"),
     "roles": ("floor", "heads", "roles"),
+    "attribution": ("attribution",),
+    "successor": ("successor",),
 }
 """The parts of a reading that each check compares with."""
 

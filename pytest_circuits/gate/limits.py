@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..spec.claims import Behaviour
 from ..spec.components import Head
-from ..spec.schema import Behaviour
 
 if TYPE_CHECKING:
     from ..spec.schema import Spec

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..records import Reading
+    from ..spec.claims import Necessity, Roles
     from ..spec.loader import SpecFile
-    from ..spec.schema import Necessity, Roles, Spec
+    from ..spec.schema import Spec
     from .estimates import Statistic
 
 TIMES = 0.5
@@ -88,7 +89,7 @@ def _without_effect(spec: Spec, effects: Effects, rate: float) -> Iterator[str]:
 
 def _divides(spec: Spec) -> bool:
     """Say whether a declared check divides by clean - floor."""
-    checks = set(spec.declared) - {"behaviour", "roles"}
+    checks = set(spec.declared) - {"behaviour", "roles", "attribution", "successor"}
     stated = any(group.role and group.role.effect for group in spec.circuit.values())
     roles = stated or any(kind_of(key).needs_ratio for key in spec.roles)
     return bool(checks) or (spec.claims.roles is not None and roles)

@@ -146,10 +146,14 @@ class Scores:
 
 def refuse_other_samples(observed: Scores, reference: Scores, head: str) -> None:
     """Raise MeasurementError where two readings of a head are of other words, or of other repeated sequences."""
-    found, expected = observed.samples(head), reference.samples(head)
+    refuse_other_counts(f"{head} {observed.key}", observed.samples(head), reference.samples(head))
+
+
+def refuse_other_counts(of: str, found: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """Raise MeasurementError where two readings do not have as many numbers under the same names."""
     if found != expected:
         raise MeasurementError(
-            f"{head} {observed.key}: expected the reference's {_counted(expected)}; found {_counted(found)}.\n"
+            f"{of}: expected the reference's {_counted(expected)}; found {_counted(found)}.\n"
             "  Numbers of different words or sequences do not compare. Update the baseline with this tokenizer."
         )
 

@@ -13,7 +13,9 @@ from ..records import Result, Verdict, worst
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
+ALWAYS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
+CHECKS = (*ALWAYS, "attribution", "successor")
+"""All columns in their order; those that are not of `ALWAYS` stand where a circuit of the table has them."""
 WIDTH = 120
 SHORTEST_NAME = 20
 SENTENCE = 1000  # characters: our own sentences and commands must not be cut where a foreign name is
@@ -122,13 +124,19 @@ def _title(checkpoint: str, source: str, reference: str | None) -> Line:
 def _table(rows: Mapping[str, Mapping[str, Result]]) -> list[Line]:
     if not rows:
         return [Line("no check of this checkpoint came to an end", Verdict.ERROR)]
-    checks = list(dict.fromkeys((*CHECKS, *(check for row in rows.values() for check in row))))
+    checks = _columns(rows)
     columns = [_column(check, [_cell(row.get(check)) for row in rows.values()]) for check in checks]
     verdicts = [worst([result.verdict for result in row.values()]) for row in rows.values()]
     taken = sum(2 + len(column[0]) for column in columns) + 2 + max(map(len, ["verdict", *verdicts]))
     names = _names(["circuit", *rows], max(WIDTH - taken, SHORTEST_NAME))
     texts = ["  ".join(row).rstrip() for row in zip(names, *columns, ["verdict", *verdicts], strict=True)]
     return [Line(text, verdict) for text, verdict in zip(texts, [None, *verdicts], strict=True)]
+
+
+def _columns(rows: Mapping[str, Mapping[str, Result]]) -> list[str]:
+    """Return the checks that have a column: most always, others where some circuit has them."""
+    seen = dict.fromkeys(check for row in rows.values() for check in row)
+    return list(dict.fromkeys((*(check for check in CHECKS if check in ALWAYS or check in seen), *seen)))
 
 
 def _names(circuits: Sequence[str], width: int) -> list[str]:
@@ -175,7 +183,7 @@ def _legend(rows: Mapping[str, Mapping[str, Result]]) -> list[Line]:
     lines = [Line(f"{word:<6}  {meaning}") for word, meaning in MEANINGS.items() if word in seen]
     if any(cell.number for cell in cells):
         lines.append(Line(f"number  {NUMBERS}"))
-    if any(len(row) < len(CHECKS) for row in rows.values()):
+    if any(len(row) < len(_columns(rows)) for row in rows.values()):
         lines.append(Line("-       not declared by the spec, or not in this run"))
     return lines
 

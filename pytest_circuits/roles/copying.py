@@ -4,7 +4,7 @@ Score = the share of the tokens t asked for which t is among the 5 highest logit
 head's OV circuit says of t (`ov_circuit.py`). Asked are the answers and foils of the spec's prompts: the tokens that
 the circuit has to copy.
 
-Typical values in GPT-2 small: above 0.95 for the name movers L9H9, L9H6 and L10H0 on names, below 0.2 for most heads;
+Typical values in GPT-2 small: on names reported as high for the name movers L9H9, L9H6 and L10H0, low for most heads;
 0.8 to 0.95 for L10H2, L7H10, L9H9 and L6H9 on numerals, 0.06 on average. The score says what a head's weights can do,
 not whether it attends to the token: `name_mover` and `induction` ask that. A top 5 is lenient: successor heads, which
 write what follows, are often above 0.5 as well, and `successor` tells them apart.

@@ -3,9 +3,9 @@
 Score = the mean of A[q, q-S] over the second half of repeated random tokens (`repeats.py`), where each token has one
 earlier copy, S positions before.
 
-Typical values: GPT-2 small has L0H1, L0H10 and L3H0, each near 0.5 or above where a head splits its attention between
-both copies. The score tells where a head looks, not what it writes. Since S is one and the same in all sequences, a
-head that looks back by a fixed distance would have it as well; none is known that does so over so many tokens.
+Typical values: GPT-2 small has L0H1, L0H10 and L3H0; a head may split its attention between both copies. The score
+tells where a head looks, not what it writes. Since S is one and the same in all sequences, a head that looks back by a
+fixed distance would have it as well; none is known that does so over so many tokens.
 """
 
 from __future__ import annotations

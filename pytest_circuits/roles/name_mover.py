@@ -5,8 +5,8 @@ at 0. The direct effect is what the head adds to logit(answer) - logit(foil) at 
 scale of the norms held (`attribution.direct`). The attention is from the answer position to every place in the clean
 prompt where the answer's token stands.
 
-Typical values: GPT-2 small has L9H9, L9H6 and L10H0, whose attention to the indirect object is about 0.6, and which
-copy a name with more than 0.95 (`copying`). Attention alone says where a head looks; a direct effect alone may come
+Typical values: GPT-2 small has L9H9, L9H6 and L10H0, which are reported to attend to the indirect object mostly, and to
+copy names (`copying`). Attention alone says where a head looks; a direct effect alone may come
 from a bias towards the answer. Neither tells what happens once the head is gone: others take over
 (`backup_name_mover`), so that a head with a large direct effect may have a small share in `heads`.
 """

@@ -6,7 +6,7 @@ nothing else (`attribution.paths`); MLPs on the way are free, as in the paper. T
 spec gives the role `name_mover`. The attention is from the answer position to the last place in the clean prompt where
 the foil's token stands: the subject's second mention, which is the one that is to be ruled out.
 
-Typical values: GPT-2 small has L7H3, L7H9, L8H6 and L8H10, with attention of about 0.5; the path of all four together
+Typical values: GPT-2 small has L7H3, L7H9, L8H6 and L8H10; the path of all four together
 costs 32 % of the logit difference, and without the heads it is all gone (-101 %). The score does not tell whether token
 or position is passed on, nor what reaches the movers through other heads; and a head in the movers' layer or behind can
 reach none of them: its path effect is 0.

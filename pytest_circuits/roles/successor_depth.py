@@ -32,7 +32,7 @@ from torch import Tensor
 from ..errors import PromptError
 from . import greater_than
 from .ov_circuit import final_states, first_stage, unembedding
-from .successor import TASKS
+from .successor import LEAST, TASKS
 from .words import single_tokens
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _transfer(model: BoundModel, x: Float[Tensor, "tokens width"], digits: Int[T
     probe, right = Probe.fit(x, digits), [np.zeros(0)]
     for task in TASKS:
         numbers, found = _members(model, task)
-        if task != "numerals" and len(numbers):
+        if task != "numerals" and len(numbers) >= LEAST:  # fewer, such as `may` alone, have no mean of their own
             right.append(_right((found - found.mean(0)) @ probe.weights, numbers % DIGITS))
     return np.concatenate(right)
 

@@ -168,6 +168,7 @@ def _measured(spec: Spec, prompt_file: bytes | None) -> dict[str, Any]:
         else {"sha256": hashlib.sha256(prompt_file).hexdigest()},
         "measure": spec.measure.model_dump(),
         "ablation": spec.ablation.model_dump(),
+        **_of_claims(spec),
         "circuit": {
             "members": [str(part) for part in sorted(spec.members, key=str)],
             "embed": spec.embed,
@@ -175,3 +176,10 @@ def _measured(spec: Spec, prompt_file: bytes | None) -> dict[str, Any]:
             "knockout": spec.necessity_of,
         },
     }
+
+
+def _of_claims(spec: Spec) -> dict[str, Any]:
+    """Return what single claims measure, of those that are declared: another spec's identity knows nothing of them."""
+    attribution, heads = spec.claims.attribution, [str(head) for head in spec.roles.get("successor", ())]
+    found: dict[str, Any] = {} if attribution is None else {"attribution": attribution.method}
+    return found if spec.claims.successor is None else {**found, "successor": heads}

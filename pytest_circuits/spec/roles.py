@@ -29,6 +29,17 @@ RoleName = Literal[
     "conjunction_tracker",
 ]
 """Every name in `ROLES`: what a spec may write."""
+TaskName = Literal[
+    "numerals",
+    "number words",
+    "ordinals",
+    "weekdays",
+    "months",
+    "day prefixes",
+    "month prefixes",
+    "letters",
+]
+"""The tasks of the role `successor`."""
 Factor = Literal["share", "attention", "direct", "path", "backup", "repeats", "words"]
 """A number that a role's score is made of. In each, a mean over prompts:
 

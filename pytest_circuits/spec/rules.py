@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import TYPE_CHECKING, Any
 
+from .claims import CHECKS
 from .roles import kind_of
-from .schema import CHECKS, FilePrompts, Spec, TemplatePrompts
+from .schema import FilePrompts, Spec, TemplatePrompts
 from .slots import slots_in
 from .wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from .claims import Claims
     from .document import Path
-    from .schema import Ablation, Claims, Group, Role, Template
+    from .schema import Ablation, Group, Role, Template
 
     Finding = tuple[Path, str]
+
+OF_MODEL = ("behaviour", "attribution")
+"""The checks that need no circuit: they are about the model."""
 
 
 def broken_rules(sections: Mapping[str, Any]) -> Iterator[Finding]:
@@ -178,17 +184,34 @@ def _place(role: Role, prompts: TemplatePrompts | FilePrompts | None) -> Iterato
 
 def _subject(spec: Spec, claims: Claims) -> Iterator[Finding]:
     """Yield the claims that have nothing to speak of, and a circuit that cannot fail."""
-    about_circuit = [check for check in CHECKS[1:] if getattr(claims, check) is not None]
+    about_circuit = [check for check in CHECKS if check not in OF_MODEL and getattr(claims, check) is not None]
     total = spec.model.layers * spec.model.heads
     if about_circuit and not spec.members:
         yield ("circuit",), f"the circuit names no part, but {', '.join(about_circuit)} speak of one"
     elif about_circuit and len(spec.member_heads) == total:
         yield ("circuit",), f"the circuit has all {total} heads of the model, so its claims could not fail; name fewer"
     if not spec.member_heads and spec.members:
-        for check in ("controls", "heads", "roles"):
+        for check in ("controls", "heads", "roles", "successor"):
             if getattr(claims, check) is not None:
                 yield ("claims", check), "this check needs a head in the circuit, and no group names one"
         if claims.necessity is not None and claims.necessity.of == "heads":
             yield ("claims", "necessity", "of"), "no group names a head to take out; write of: all"
-    if claims.roles is not None and not any(group.role for group in spec.circuit.values()):
+    groups = spec.circuit.values()
+    if claims.roles is not None and not any(group.role for group in groups):
         yield ("claims", "roles"), "no group has a role; give one, as role: {name: number_mover}"
+    if claims.successor is not None and not any(group.role and group.role.name == "successor" for group in groups):
+        yield ("claims", "successor"), "no group has the role successor; give one, as role: {name: successor}"
+    if claims.attribution is not None and 2 * claims.attribution.top > total:
+        chance = _chance_of_jaccard(total, min(total, claims.attribution.top))
+        yield (
+            ("claims", "attribution", "top"),
+            f"{claims.attribution.top} heads are more than half of the model's {total}, of which two random sets of so"
+            f" many have a Jaccard index of {chance:.2f}; write {total // 2} at most",
+        )
+
+
+def _chance_of_jaccard(heads: int, count: int) -> float:
+    """Return the mean Jaccard index of two sets of `count` heads drawn at random, as `gate.agreement` does."""
+    both = range(max(0, 2 * count - heads), count + 1)
+    ways = sum(comb(count, n) * comb(heads - count, count - n) * n / (2 * count - n) for n in both)
+    return ways / comb(heads, count)

@@ -5,28 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
+from .claims import CHECKS, Claims
 from .components import Attention, Component, Head, Layer, Mlp, parse_component
 from .names import HeadName, Identifier, LayerName, MlpName, SlotName, TemplateId, Text
 from .roles import RoleName, kind_of
-
-CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
-"""The checks that a spec may declare, in the order in which they are told."""
-
-
-class Section(BaseModel):
-    """A mapping of a spec: unknown keys and silent conversions are refused, and it never changes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-Count = Annotated[int, Field(ge=1, le=1000)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-"""Excludes 1, which no finite number of prompts could prove."""
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, lt=0.5)]
+from .section import Count, Fraction, Positive, Rate, Section
 
 
 class Model(Section):
@@ -159,73 +144,6 @@ class Group(Section):
     layers: tuple[LayerName, ...] = ()
     embed: bool = False
     role: Role | None = None
-
-
-class Behaviour(Section):
-    """The task is still solved."""
-
-    accuracy_at_least: OpenFraction = 0.90
-    loss_at_most: Positive = 0.20
-
-
-class Faithfulness(Section):
-    """The circuit alone carries the behaviour."""
-
-    at_least: Positive = 0.80
-    drift_at_most: Positive = 0.10
-
-
-class Necessity(Section):
-    """Without the circuit the behaviour is gone."""
-
-    of: Literal["heads", "all"] | None = None
-    """What is taken out; heads where heads are named."""
-    at_least: Positive = 0.80
-    drift_at_most: Positive = 0.10
-
-
-class Controls(Section):
-    """Random circuits of the same size do worse."""
-
-    beats_random: OpenFraction = 0.90
-    match: Literal["layer", "size"] = "layer"
-
-
-class Heads(Section):
-    """Every head keeps its part in the behaviour."""
-
-    share_drift_at_most: Positive = 0.10
-    weaker_at_most: Positive | None = None
-    """Behaviour's loss limit where it is not given."""
-    keep_at_least: Fraction = 0.5
-
-
-class Roles(Section):
-    """The heads still do what their role says."""
-
-    drift_at_most: Positive = 0.10
-    on_move: Literal["fail", "warn", "allow"] = "fail"
-    """What is said of a head whose role other heads took over."""
-    mass_drift_at_most: Positive | None = None
-    """How far the sum over all heads may fall where a move is forgiven; `drift_at_most` where it is not given."""
-
-
-class Claims(Section):
-    """What is checked; a check that is named without limits takes the defaults."""
-
-    behaviour: Behaviour | None = None
-    faithfulness: Faithfulness | None = None
-    necessity: Necessity | None = None
-    controls: Controls | None = None
-    heads: Heads | None = None
-    roles: Roles | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name_means_defaults(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {name: {} if limits is None else limits for name, limits in data.items()}
 
 
 class Rates(Section):

@@ -264,7 +264,10 @@ def test_claims_are_those_that_the_checks_make() -> None:
 
 
 def test_successor_tasks_are_those_that_are_scored() -> None:
-    documented = [(cells[0], *cells[1].split(" to "), cells[2] == "yes") for cells in rows("roles.md", "successor")]
+    documented = [
+        (cells[0], *cells[1].split(" to "), cells[2] == "yes")
+        for cells in rows("roles/successor.md", "How it is measured")
+    ]
 
     assert documented == [(name, task.words[0], task.words[-1], task.cyclic) for name, task in TASKS.items()]
 

@@ -11,21 +11,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from edges import counted as edges_counted
+from edges import number_of_edges
 from gate import PARTS, cached_flops
 from gate import counted as spec_counted
 from naive_loop import NaiveLoop
 from small_models import bound, random_module
 from sweep import all_heads, swept
 from sweep import counted as sweep_counted
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from workload import flops, made_pairs, plain_forward, token_ids
 from workload import random_module as published
 
+from pytest_circuits.attribution import edges, layouts
+from pytest_circuits.attribution.edges import eap
 from pytest_circuits.engine.runs import Ablated, Runs
 from pytest_circuits.spec.components import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_circuits.checkpoints.model import BoundModel
     from pytest_circuits.prompts.encode import Encoded
@@ -41,12 +46,15 @@ class NotComputed(TorchDispatchMode):
     It is entered before the counter, which then counts what would have been computed.
     """
 
+    def __init__(self, *also: Any) -> None:
+        super().__init__()
+        self.products = (*PRODUCTS, *also)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in PRODUCTS:
+        if func not in self.products:
             return func(*args, **(kwargs or {}))
         one, other = args[-2:]
-        width = other.shape[1]
-        return one.repeat(1, -(-width // one.shape[1]))[:, :width].contiguous()
+        return one[..., torch.arange(other.shape[-1]) % one.shape[-1]].contiguous()
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +178,84 @@ def test_a_sweep_equals_the_naive_loop_at_full_width(model: BoundModel) -> None:
     for head, ours in zip(heads, found, strict=True):
         assert np.abs(ours - loop.without(head).numpy()).max() < 1e-5
         assert np.abs(ours - runs.clean).max() > 1e-3  # the head matters, so equality says something
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gradients(model: BoundModel) -> Mapping[str, float]:
+    """What attribution costs in F on pairs that differ from the first token on; self-checks find nothing there."""
+    rows = made_pairs(PAIRS, TOKENS, 0, vocabulary=model.vocabulary)
+    with pytest.MonkeyPatch.context() as patch, NotComputed(torch.ops.aten.bmm.default):
+        for checks in (edges, layouts):
+            patch.setattr(checks, "gap", lambda *_: (0.0, 0.0))
+        return edges_counted(model, rows, ("atp", "eap", "eap_ig"))
+
+
+def test_every_part_and_every_edge_costs_what_it_may_to_first_order(
+    model: BoundModel, gradients: Mapping[str, float]
+) -> None:
+    products = gradients["edges"]
+
+    assert number_of_edges(model) == 32491  # as in the literature
+    assert 0.1 < products < 0.3
+    assert 1 < gradients["atp"] <= 3
+    assert 1 + products < gradients["eap"] <= 3 + products
+    assert 5 + products < gradients["eap_ig"] <= 11 + products
+
+
+def test_the_page_tells_what_gradients_cost(gradients: Mapping[str, float]) -> None:
+    told = "AtP of every part takes {atp:.1f} F, EAP of all 32,491 edges {eap:.1f} F, EAP-IG of 5 steps {eap_ig:.1f} F"
+
+    assert told.format(**gradients) in " ".join(PAGE.read_text(encoding="utf-8").split())
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Return the most bytes that torch held at once on the CPU while `run` ran."""
+    run()  # what is made once and kept is no part of it
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    events = [one for one in seen.profiler.kineto_results.events() if one.name() == "[memory]"]
+    held = np.cumsum([one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())])
+    assert held[-1] == 0
+    return int(held.max())
+
+
+def differentiated(model: BoundModel, rows: list[Encoded]) -> None:
+    """Run a plain forward and the backward pass to the embeddings."""
+    seen: list[torch.Tensor] = []
+
+    def start(_: Any, args: Any, kwargs: Any) -> Any:
+        value = args[0] if args else kwargs["hidden_states"]
+        seen.append(value.detach().requires_grad_())
+        return ((seen[0], *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": seen[0]})
+
+    with model.blocks[0].register_forward_pre_hook(start, with_kwargs=True):
+        logits = model.module(token_ids(rows, model.device), use_cache=False).logits
+    torch.autograd.grad(logits[:, -1, 3].sum(), seen)
+
+
+ONE_BILLION = {  # the shape of such a model, each width a sixteenth of its own
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_key_value_heads": 8,
+    "head_dim": 4,
+}
+
+
+def beside_a_gradient(layers: int) -> int:
+    """Return the bytes that all edges take at most, beyond a forward and a backward pass."""
+    module = random_module("llama", layers=layers, heads=32, **ONE_BILLION).requires_grad_(False)
+    small = bound(module, "llama", layers=layers, heads=32)
+    rows = made_pairs(PAIRS, TOKENS, 0, vocabulary=small.vocabulary)
+    every = peak_bytes(lambda: eap(Runs(small, rows, value="resample", metric="logit_diff")))
+    return every - peak_bytes(lambda: differentiated(small, rows))
+
+
+def test_edges_take_the_memory_of_one_layer_beside_that_of_a_gradient() -> None:
+    one, twice = beside_a_gradient(4), beside_a_gradient(8)
+
+    assert one > PAIRS * TOKENS * 128 * 4 * (32 + 8 + 8)  # what the heads of a layer read
+    assert twice < 1.1 * one

@@ -47,7 +47,8 @@ def test_points_integrate_every_polynomial_below_twice_their_number(steps: int) 
     assert abs((weights * at ** (2 * steps)).sum() - 1 / (2 * steps + 1)) > 1e-30 / steps
 
 
-def test_a_gradient_by_what_stands_in_front_of_the_graph_is_0(model: BoundModel) -> None:
+def test_a_gradient_by_what_stands_in_front_of_the_graph_is_0() -> None:
+    model = small("gpt2")
     (twins,) = list(twins_of(runs_on(model, together=PADDED), (EMBED, Site("z", 0), Site("z", 1))))
     graph = differentiable(twins, [EMBED, Site("z", 0), Site("z", 1)], between=[Site("z", 1)])
     embed, below, here = graph.by([graph.own[site] for site in (EMBED, Site("z", 0), Site("z", 1))])
@@ -78,7 +79,8 @@ def test_a_dropped_layer_adds_a_constant(architecture: str) -> None:
                 assert (one[0] - own.reshape(one[0].shape)).abs().max() < 1e-4 * max(1, float(own.abs().max()))
 
 
-def test_a_divergence_is_flat_at_its_own_clean_run_and_says_so(model: BoundModel) -> None:
+def test_a_divergence_is_flat_at_its_own_clean_run_and_says_so() -> None:
+    model = small("gpt2")
     said = r"(?s)a gradient at the clean run .* kl is the distance from that very run.*Measure logit_diff or prob_diff"
     with pytest.raises(MeasurementError, match=said):
         atp(runs_on(model, metric="kl"), [Head(0, 0)])
@@ -101,9 +103,7 @@ class Squared(torch.nn.Module):
 
 @pytest.mark.parametrize("value", ["resample", "zero", "mean"])
 @pytest.mark.parametrize("behind", [torch.nn.Identity(), Squared()], ids=["linear", "quadratic"])
-def test_one_point_integrates_a_linear_thing_and_a_quadratic_one_exactly(
-    behind: torch.nn.Module, value: str
-) -> None:
+def test_one_point_integrates_a_linear_thing_and_a_quadratic_one_exactly(behind: torch.nn.Module, value: str) -> None:
     """Only the embedding is left, read by a map of known degree; a left Riemann sum would miss the quadratic one."""
     model = small("gpt2")
     for block in model.blocks:
@@ -126,14 +126,16 @@ def test_one_point_integrates_a_linear_thing_and_a_quadratic_one_exactly(
     assert bool(np.abs(first - exact).max() < 1e-4) == isinstance(behind, torch.nn.Identity)
 
 
-def test_logits_that_are_not_finite_are_an_error_that_names_a_prompt(model: BoundModel) -> None:
+def test_logits_that_are_not_finite_are_an_error_that_names_a_prompt() -> None:
+    model = small("gpt2")
     model.module.get_output_embeddings().weight.data[3] = float("nan")  # the answer
 
     with pytest.raises(MeasurementError, match="logits that are not finite"):
         atp(runs_on(model), [Head(0, 0)])
 
 
-def test_a_gradient_leaves_nothing_behind_in_the_model(model: BoundModel) -> None:
+def test_a_gradient_leaves_nothing_behind_in_the_model() -> None:
+    model = small("gpt2")
     before = runs_on(model).clean
     requires = [parameter.requires_grad for parameter in model.module.parameters()]
     atp(runs_on(model), [Head(0, 0)])
@@ -143,7 +145,8 @@ def test_a_gradient_leaves_nothing_behind_in_the_model(model: BoundModel) -> Non
     assert np.array_equal(runs_on(model).clean, before)
 
 
-def test_the_clean_point_is_the_clean_run(model: BoundModel) -> None:
+def test_the_clean_point_is_the_clean_run() -> None:
+    model = small("gpt2")
     runs = runs_on(model, together=PADDED)
     (twins,) = list(twins_of(runs, (EMBED,)))
     graph = differentiable(twins, [EMBED], points=CLEAN)

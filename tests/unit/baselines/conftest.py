@@ -36,6 +36,8 @@ def measured() -> Measured:
             "successor": {"L2H0": {"numbers": np.array([1, 0, 1]), "weekdays": np.array([0.123456789])}},
         },
         noise=1.23456789e-6,
+        attribution={"L0H1": clean * 0.123456789, "L2H0": -clean},
+        successor={"L2H0": {"probe": np.array([1, 0, 1, 1]), "greater than": np.array([0.123456789, -1.0])}},
     )
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from pytest_circuits.baselines import keep
 from pytest_circuits.baselines.encoding import body, decode, encode
+from pytest_circuits.baselines.reading import LATER
+from pytest_circuits.errors import BaselineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +41,19 @@ def test_parts_that_no_check_needs_are_null_and_stay_absent(baseline: Baseline, 
     text = encode(small)
 
     assert json.loads(text)["measured"]["heads"] is None
+    assert json.loads(text)["measured"].keys().isdisjoint(LATER)
     assert decode(text).measured.parts == small.measured.parts
+
+
+@pytest.mark.parametrize("part", LATER)
+def test_a_baseline_from_before_a_part_was_known_is_read_and_lacks_it(baseline: Baseline, part: str) -> None:
+    plain = json.loads(encode(baseline))
+    del plain["sha256"], plain["measured"][part]
+    found = decode(sealed(plain))
+
+    assert body(found) == plain
+    with pytest.raises(BaselineError, match=f"was expected to hold '{part}', and it does not"):
+        getattr(found.measured, part)
 
 
 def test_the_text_is_laid_out_for_a_git_diff(baseline: Baseline, measured: Measured) -> None:
@@ -49,6 +63,7 @@ def test_the_text_is_laid_out_for_a_git_diff(baseline: Baseline, measured: Measu
         templates=("near",) * 10,
         heads={"L0H0": numbers},
         roles={},
+        attribution={},
         **dict.fromkeys(("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor"), numbers),
     )
 
@@ -75,7 +90,7 @@ def test_no_line_is_too_long_to_review(baseline: Baseline, measured: Measured) -
     widest = np.full(64, -1.23456e-100)
     arrays = dict.fromkeys(("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor"), widest)
     parts = replace(measured, templates=("near",) * 64, heads={"L11H10": widest}, **arrays)
-    parts = replace(parts, roles={"number_mover": {"L11H10": {"attention": widest}}})
+    parts = replace(parts, roles={"number_mover": {"L11H10": {"attention": widest}}}, attribution={"L11H10": widest})
 
     lines = encode(replace(baseline, measured=keep(parts, circuit="a"))).splitlines()
 
@@ -193,6 +208,13 @@ WRONG = {
     "a head's prompt too many": (at("measured", "heads", "L2H0", value=[1.0] * 7), "the part 'heads.L2H0' must be 6"),
     "a head that is null": (at("measured", "heads", "L2H0", value=None), "the part 'heads.L2H0' must be 6"),
     "heads as a list": (at("measured", "heads", value=[1.0] * 6), "the part 'heads' must map heads to values"),
+    "an attribution too long": (at("measured", "attribution", "L2H0", value=[1.0] * 7), "the part 'attribution.L2H0'"),
+    "attributions as a list": (at("measured", "attribution", value=[]), "the part 'attribution' must map heads to"),
+    "a successor without a head": (at("measured", "successor", value={}), "the part 'successor' must map each head to"),
+    "an edit that is no number": (
+        at("measured", "successor", "L2H0", "probe", value=[None]),
+        "'probe' of 'L2H0' in the part 'successor' must be numbers, at least one",
+    ),
     "negative noise": (at("measured", "noise", value=-1.0), "the part 'noise' must be a number of at least 0"),
     "roles as a list": (at("measured", "roles", value=[1.0]), "the part 'roles' must map roles to values"),
     "a role of no head": (at("measured", "roles", "successor", value={}), BY_NAME),

@@ -57,6 +57,12 @@ def test_a_kept_reading_is_the_measured_one_rounded(measured: Measured) -> None:
         assert getattr(kept, name).dtype == np.float64
     expected = {head: [float(f"{value:.6g}") for value in array] for head, array in measured.heads.items()}
     assert {head: array.tolist() for head, array in kept.heads.items()} == expected
+    expected = {head: [float(f"{value:.6g}") for value in array] for head, array in measured.attribution.items()}
+    assert {head: array.tolist() for head, array in kept.attribution.items()} == expected
+    assert {name: array.tolist() for name, array in kept.successor["L2H0"].items()} == {
+        "probe": [1, 0, 1, 1],
+        "greater than": [0.123457, -1.0],
+    }
     assert list(kept.roles) == list(measured.roles)
     for key, heads in measured.roles.items():
         for head, named in heads.items():

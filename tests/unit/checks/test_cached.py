@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_circuits.records import Measured
 
 ROOT = Path(cached.__file__).parents[1]
-PARTS = ("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor", "noise")
+PARTS = ("clean", "corrupt", "clean_logit_diff", "circuit", "knockout", "floor", "noise", "attribution", "successor")
 SPEC = """\
 format: 1
 model: {checkpoint: "builtin:imagined", architecture: gpt2, layers: 2, heads: 4}
@@ -47,7 +47,8 @@ ablation: {value: resample, positions: all}
 circuit:
   mover: {heads: [L1H2], role: {name: number_mover, at_least: 0.5}}
   counter: {heads: [L0H1], mlps: [L0.mlp], role: {name: successor}}
-claims: {behaviour: , necessity: {of: heads}, controls: {match: layer}, heads: , roles: }
+claims:
+  {behaviour: , necessity: {of: heads}, controls: {match: layer}, heads: , attribution: {top: 3}, successor: , roles: }
 """
 ROLES = ("roles.number_mover", "roles.successor")
 EVERY = {*PARTS, *ROLES, "prompts", "heads", "heads.L1H2", "random_circuits"}
@@ -315,6 +316,11 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "numbers of another role": ("roles.number_mover", at("L0H0", {"repeats": [0.5]})),
     "words of one head more": ("roles.successor", at("L0H1", {"letters": [1]})),
     "words in a text": ("roles.successor", lambda part: {head: {"letters": "1"} for head in part}),
+    "attribution to a head fewer": ("attribution", lambda part: {head: part[head] for head in HEADS[1:]}),
+    "attribution on fewer prompts": ("attribution", at("L0H0", [0.0])),
+    "digits of no head": ("successor", lambda part: {}),
+    "digits of another head": ("successor", lambda part: {"L1H1": part["L0H1"]}),
+    "digits in a text": ("successor", at("L0H1", {"probe": "1"})),
     "no prompts": ("prompts", at("templates", [])),
     "prompts in a text": ("prompts", at("templates", "near")),
     "a template that is a number": ("prompts", at("templates", [1])),
@@ -373,7 +379,11 @@ CIRCUIT = {
     "embed": (("mlps: [L0.mlp]", "mlps: [L0.mlp], embed: true"), MEMBERS),
     "another head without a role": (("claims:", "  more: {heads: [L0H0]}\nclaims:"), MEMBERS),
     "the number mover": (("heads: [L1H2]", "heads: [L1H3]"), MEMBERS),
-    "the successor": (("heads: [L0H1]", "heads: [L0H0]"), MEMBERS),
+    "the successor": (("heads: [L0H1]", "heads: [L0H0]"), MEMBERS | {"successor"}),
+    "a head that is a successor too": (("heads: [L0H1]", "heads: [L0H1, L1H1]"), MEMBERS | {"successor"}),
+    "how effects are attributed": (("top: 3", "top: 3, method: exact"), {"attribution"}),
+    "how many heads are the largest": (("top: 3", "top: 4, on_fall: fail, jaccard_at_least: 0.9"), set()),
+    "what is asked of the successor": (("successor: ,", "successor: {edit_at_least: 0.5},"), set()),
     "what necessity takes out": (("of: heads", "of: all"), {"knockout"}),
     "what random circuits match": (("match: layer", "match: size"), {"random_circuits"}),
     "a role's limit": (("at_least: 0.5", "at_least: 0.6"), set()),
@@ -409,7 +419,8 @@ def test_a_role_that_is_defined_through_others_depends_on_their_heads(
 ) -> None:
     backup = ("role: {name: successor}", "role: {name: backup_name_mover}")
     movers = ("role: {name: number_mover, at_least: 0.5}", "role: {name: name_mover}")
-    before, after = file(backup, movers), file(backup, movers, ("heads: [L1H2]", "heads: [L1H3]"))
+    bare = ("successor: ,", "")
+    before, after = file(backup, movers, bare), file(backup, movers, bare, ("heads: [L1H2]", "heads: [L1H3]"))
 
     def changed(part: str) -> bool:
         return Key(before, model).of(part) != Key(after, model).of(part)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imagined import CHECKS, compared, reading, spec_file
+from imagined import CHECKS, EVERY_CHECK, compared, every_claim, reading, spec_file
 
 from pytest_circuits.checks import judge
 from pytest_circuits.errors import BaselineError, MeasurementError, UsageProblem
@@ -22,27 +22,31 @@ def numbers(result):
     return [(record.claim, record.component, record.message.split()[0], record.verdict) for record in result.records]
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", EVERY_CHECK)
 def test_a_checkpoint_compared_with_itself_passes_and_is_said_to_be_identical(check):
-    result = judge(check, compared(REFERENCE, reading(), identical=True))
+    result = judge(check, compared(REFERENCE, reading(), file=every_claim(), identical=True))
 
     assert result.verdict is Verdict.PASS
     assert result.headline.endswith("(identical to the reference builtin:imagined)")
     assert {record.drift for record in result.records} <= {0.0, None}
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", EVERY_CHECK)
 def test_a_noisy_checkpoint_compared_with_itself_never_drifts_from_itself(check):
     """Absolute limits and small heads may be undecided for want of prompts; a drift of zero never is."""
     noisy = reading(spread=0.25, faithfulness=1.0)
-    drifts = [record for record in judge(check, compared(noisy, noisy)).records if record.drift is not None]
+    drifts = [
+        record
+        for record in judge(check, compared(noisy, noisy, file=every_claim())).records
+        if record.drift is not None
+    ]
 
     assert {record.verdict for record in drifts} <= {Verdict.PASS}
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", EVERY_CHECK)
 def test_a_result_names_what_it_is_of_and_puts_the_worst_first(check):
-    result = judge(check, compared(OBSERVED, REFERENCE))
+    result = judge(check, compared(OBSERVED, REFERENCE, file=every_claim()))
 
     assert (result.circuit, result.checkpoint, result.check) == ("specs/imagined", "tuned", check)
     assert {(r.circuit, r.checkpoint, r.check) for r in result.records} == {("specs/imagined", "tuned", check)}
@@ -52,9 +56,9 @@ def test_a_result_names_what_it_is_of_and_puts_the_worst_first(check):
     assert result.line == (35 if check == "heads" else 30)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", EVERY_CHECK)
 def test_records_are_plain_builtins_and_count_what_they_are_of(check):
-    for record in judge(check, compared(OBSERVED, REFERENCE)).records:
+    for record in judge(check, compared(OBSERVED, REFERENCE, file=every_claim())).records:
         assert all(type(value) in (str, float, int, list, type(None)) for value in record.as_json().values())
         assert (record.prompts, record.templates) == ((16, 1) if record.claim == "template" else (128, 8))
 
@@ -192,8 +196,9 @@ def reordered(whole, order):
             return tuple(part[index] for index in order)
         return {name: moved(value) for name, value in part.items()} if isinstance(part, dict) else part
 
-    parts = {field.name: moved(getattr(whole, field.name)) for field in fields(whole) if field.name != "roles"}
-    return type(whole)(**parts, roles={**whole.roles, "number_mover": moved(whole.roles["number_mover"])})
+    of_words = ("roles", "successor")
+    parts = {field.name: moved(getattr(whole, field.name)) for field in fields(whole) if field.name not in of_words}
+    return replace(whole, **parts, roles={**whole.roles, "number_mover": moved(whole.roles["number_mover"])})
 
 
 def scaled(whole, unit):
@@ -202,26 +207,28 @@ def scaled(whole, unit):
     def times(part):
         return {name: times(value) for name, value in part.items()} if isinstance(part, dict) else part * unit
 
-    metric = ("clean", "corrupt", "circuit", "knockout", "floor", "heads", "noise")
+    metric = ("clean", "corrupt", "circuit", "knockout", "floor", "heads", "noise", "attribution")
     return replace(whole, **{name: times(getattr(whole, name)) for name in metric})
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", EVERY_CHECK)
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_the_order_of_the_prompts_changes_no_verdict(check, seed):
     order = np.random.default_rng(seed).permutation(128)
-    shuffled = judge(check, compared(reordered(OBSERVED, order), reordered(REFERENCE, order)))
+    shuffled = judge(check, compared(reordered(OBSERVED, order), reordered(REFERENCE, order), file=every_claim()))
 
-    assert sorted(map(str, numbers(shuffled))) == sorted(map(str, numbers(judge(check, compared(OBSERVED, REFERENCE)))))
+    assert sorted(map(str, numbers(shuffled))) == sorted(
+        map(str, numbers(judge(check, compared(OBSERVED, REFERENCE, file=every_claim()))))
+    )
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", EVERY_CHECK)
 @settings(max_examples=20)
 @given(unit=st.floats(1e-3, 1e3))
 def test_the_unit_of_the_metric_changes_no_verdict_and_no_number(check, unit):
-    plain = judge(check, compared(OBSERVED, REFERENCE))
-    changed = judge(check, compared(scaled(OBSERVED, unit), scaled(REFERENCE, unit)))
+    plain = judge(check, compared(OBSERVED, REFERENCE, file=every_claim()))
+    changed = judge(check, compared(scaled(OBSERVED, unit), scaled(REFERENCE, unit), file=every_claim()))
 
     assert numbers(changed) == numbers(plain)
     for one, other in zip(changed.records, plain.records, strict=True):

@@ -197,6 +197,13 @@ def test_a_role_that_divides_by_nothing_needs_no_effect():
     assert text.startswith("no ratio: clean - floor is ")
 
 
+def test_attribution_and_digits_divide_by_nothing_either():
+    file = spec_file({"attribution": {"top": 3}, "successor": {}})
+
+    assert refusals(file, reading(spread=1.5)) == ()
+    assert len(refusals(spec_file({"attribution": {"top": 3}, "necessity": {}}), reading(spread=1.5))) == 1
+
+
 def test_a_stated_effect_needs_one():
     circuit = {"mover": {"heads": ("L1H2",), "role": {"name": "successor", "effect": "positive"}}}
     (text,) = refusals(spec_file({"roles": {}}, circuit=circuit), reading(spread=1.5))

@@ -193,6 +193,19 @@ def test_a_check_that_is_not_of_the_six_gets_its_column(make_result: MakeResult)
     assert lines[3].text.split()[-3:] == ["pass", "1.00", "pass"]
 
 
+def test_a_check_that_few_specs_declare_has_a_column_where_one_does(make_result: MakeResult) -> None:
+    kept = make_result("attribution", Verdict.PASS, {"value": 0.98})
+    fallen = make_result("successor", Verdict.DRIFT, {"component": "L3H3", "value": 0.3, "drift": -0.31})
+    other = make_result("heads", Verdict.PASS, {"component": "L2H0", "drift": 0.01}, circuit="specs/other")
+    lines = table([fallen, kept, other])
+
+    assert lines[2].text.split()[-4:] == ["roles", "attribution", "successor", "verdict"]
+    assert lines[3].text.split()[-5:] == ["pass", "0.98", "DRIFT", "-0.31", "drift"]
+    assert lines[4].text.split()[-4:] == ["-", "-", "-", "pass"]
+    assert "-       not declared by the spec, or not in this run" in [line.text for line in lines]
+    assert "attribution" not in table([other])[2].text
+
+
 def test_the_widest_table_fits_into_120_columns_and_keeps_the_end_of_a_name(make_result: MakeResult) -> None:
     circuit = "specs/" + "deep/" * 30 + "verb-agreement"
     checks = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")

@@ -67,6 +67,8 @@ def test_what_is_not_said_takes_the_documented_defaults(project: Project) -> Non
             "controls": {"beats_random": 0.90, "match": "layer"},
             "heads": {"share_drift_at_most": 0.10, "weaker_at_most": None, "keep_at_least": 0.5},
             "roles": None,
+            "attribution": None,
+            "successor": None,
         },
         "rates": {"false_alarm": 0.01, "missed_drift": 0.01},
     }
@@ -202,6 +204,39 @@ def test_what_changes_a_measurement_changes_the_identity(
     old: str, new: str, project: Project, change: Callable[..., str]
 ) -> None:
     assert project.load().identity != project.load(change((old, new))).identity
+
+
+ROLE = ("name: number_mover, at_least: 0.5", "name: successor")
+
+
+def test_a_claim_s_own_measurement_is_of_those_alone_that_declare_it(
+    project: Project, change: Callable[..., str]
+) -> None:
+    def identity(claims: str, *changes: tuple[str, str]) -> str:
+        return project.load(change(ROLE, ("  roles:", f"  roles:{claims}"), *changes)).identity
+
+    plain = identity("")
+    attributed, counted = identity("\n  attribution:"), identity("\n  successor:")
+
+    assert "attribution" not in project.load(change(ROLE)).measured
+    assert len({plain, attributed, counted, identity("\n  attribution: {method: exact}")}) == 4
+    assert attributed == identity("\n  attribution: {method: eap-ig, top: 3, on_fall: fail, spearman_at_least: 0.5}")
+    assert counted == identity(
+        "\n  successor: {edit_at_least: 0.5, tasks_at_least: {letters: 1.0}, drift_at_most: 1.0}"
+    )
+
+
+def test_heads_with_the_role_are_what_is_measured_of_a_successor(project: Project, change: Callable[..., str]) -> None:
+    claim = ("  roles:", "  successor:")
+    found = project.load(change(("[L2H0, L3.attn]", "[L2H1, L2H0]"), ROLE, claim))
+    more = project.load(
+        change(
+            ("[L2H0, L3.attn]", "[L2H1, L2H0]"), ROLE, claim, ("embed: true}", f"embed: true, role: {{{ROLE[1]}}}}}")
+        )
+    )
+
+    assert found.measured["successor"] == ["L2H0", "L2H1"]
+    assert found.identity != more.identity
 
 
 def test_a_spec_never_changes(project: Project) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_circuits.gate.agreement import chance_of_jaccard
 from pytest_circuits.spec.components import Head
 
 if TYPE_CHECKING:
@@ -213,6 +214,21 @@ RULES = [
         "claims.roles",
         "no group has a role; give one, as role: {",
     ),
+    (
+        "  roles:\n",
+        "  roles:\n  successor:\n",
+        "25:13",
+        "claims.successor",
+        "no group has the role successor; give one, as role: {name: successor}",
+    ),
+    (
+        "  roles:\n",
+        "  roles:\n  attribution: {top: 25}\n",
+        "25:22",
+        "claims.attribution.top",
+        "25 heads are more than half of the model's 48, of which two random sets of so many have a Jaccard index of"
+        " 0.36; write 24 at most",
+    ),
 ]
 
 
@@ -265,6 +281,19 @@ SUBJECTS = [
     ),
     (
         "circuit: {a: {heads: [L0H0]}}",
+        "claims: {successor: , heads: }",
+        ["19:21: claims.successor: no group has the role successor; give one, as role: {name: successor}"],
+    ),
+    (
+        "circuit: {mlps: {mlps: [L0.mlp]}}",
+        "claims: {successor: }",
+        [
+            "19:21: claims.successor: no group has the role successor; give one, as role: {name: successor}",
+            "19:21: claims.successor: this check needs a head in the circuit, and no group names one",
+        ],
+    ),
+    (
+        "circuit: {a: {heads: [L0H0]}}",
         "claims: {}",
         ["19:9: claims: no check is declared, so nothing could fail; declare one of behaviour, faithfulness"],
     ),
@@ -287,6 +316,43 @@ def test_behaviour_alone_needs_no_circuit(circuit: str, project: Project, change
     spec = project.load(change((CIRCUIT, circuit + "\n"), (CLAIMS, "claims: {behaviour: }\n"))).spec
 
     assert spec.declared == ("behaviour",)
+
+
+@pytest.mark.parametrize("circuit", ["circuit: {}", "# none", "circuit: {all: {layers: [L0, L1, L2, L3]}}"])
+def test_attribution_needs_no_circuit(circuit: str, project: Project, change: Callable[..., str]) -> None:
+    spec = project.load(change((CIRCUIT, circuit + "\n"), (CLAIMS, "claims: {attribution: {top: 24}}\n"))).spec
+
+    assert spec.declared == ("attribution",)
+
+
+@pytest.mark.parametrize(("heads", "count"), [(16, 9), (16, 10), (48, 25), (4, 3), (4, 4), (4, 10)])
+def test_the_chance_that_is_told_is_the_gate_s(
+    heads: int, count: int, project: Project, change: Callable[..., str]
+) -> None:
+    size = ("layers: 4, heads: 12", f"layers: 4, heads: {heads // 4}")
+    claims = (CLAIMS, f"claims: {{attribution: {{top: {count}}}}}\n")
+    (found,) = project.problems(change(size, (CIRCUIT, "\n"), claims))
+
+    assert f"a Jaccard index of {chance_of_jaccard(heads, count):.2f}; write {heads // 2} at most" in found
+
+
+def test_a_model_of_few_heads_must_say_how_many_are_the_largest(project: Project, change: Callable[..., str]) -> None:
+    size = ("layers: 4, heads: 12", "layers: 4, heads: 4")
+    (found,) = project.problems(change(size, (CIRCUIT, "\n"), (CLAIMS, "claims: {attribution: }\n")))
+
+    assert found.endswith(
+        "claims.attribution.top: 10 heads are more than half of the model's 16, of which two random sets of so many"
+        " have a Jaccard index of 0.46; write 8 at most"
+    )
+
+
+def test_a_task_that_is_none_is_refused_with_a_suggestion(project: Project, change: Callable[..., str]) -> None:
+    claims = "claims: {successor: {tasks_at_least: {letter: 0.5, months: 0.5}}}\n"
+    circuit = "circuit: {a: {heads: [L0H0], role: {name: successor}}}\n"
+    (found,) = project.problems(change((CIRCUIT, circuit), (CLAIMS, claims)))
+
+    assert found.startswith("specs/a.circuit.yaml:19:39: claims.successor.tasks_at_least.letter: expected 'numerals', ")
+    assert found.endswith("found the text 'letter'; did you mean 'letters'?")
 
 
 def test_a_circuit_of_mlps_may_be_faithful_and_necessary(project: Project, change: Callable[..., str]) -> None:
