@@ -82,7 +82,7 @@ def asked(file: SpecFile, part: str) -> dict[str, Any]:
         "circuit": members,
         "knockout": {**members, "of": circuit["knockout"]},
         "random_circuits": {**members, "match": controls and controls.match},  # their seed is the prompts'
-        **{name: {name: measured[name]} for name in () if name in measured},
+        **{name: {name: measured[name]} for name in ("attribution", "successor") if name in measured},
         **{f"roles.{key}": {"role": key, "movers": movers} for key, movers in circuit["roles"].items()},
     }
     return {name: measured[name] for name in ("tokens", "prompts", "measure", "ablation")} | own.get(part, {})

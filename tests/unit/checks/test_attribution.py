@@ -13,7 +13,7 @@ from imagined import HEADS, compared, reading, spec_file
 
 from pytest_circuits import load_spec, measure, open_checkpoint
 from pytest_circuits.checks import judge
-from pytest_circuits.checks.attribution import ROUNDED, SHOWN
+from pytest_circuits.checks.attribution import SHOWN
 from pytest_circuits.errors import BaselineError, MeasurementError
 from pytest_circuits.records import Verdict
 
@@ -142,7 +142,7 @@ def test_effects_within_the_noise_have_no_order():
 
 
 def test_what_float32_leaves_of_nothing_has_no_order_whatever_the_noise():
-    least = ROUNDED * 5.0
+    least = 1e-6 * 5.0
     idle = [(5.0, -4.0, 3.0, *(least * part for part in parts)) for parts in ((0.9, 0.3, -0.5, 0.1, 0.2), (0,) * 5)]
 
     assert values(attributed(*idle[0]), attributed(*idle[1])) == {"spearman": pytest.approx(1), "jaccard": 1}
