@@ -327,7 +327,9 @@ class Derivatives:
         if receiver.kind == "mlp":
             return [*note, (block.get_submodule(self.reading.mlp), "pre_", lambda _, args: (read(args[0]),))]
         path, first, stride = self.reading.made[receiver.kind]
-        width = self.blocks[0].get_submodule(self.projection).weight.numel() // 32 // self.heads
+        width = (
+            self.blocks[0].get_submodule(self.projection).weight.numel() // self.module.config.hidden_size // self.heads
+        )
         piece = slice(first + receiver.unit * stride, first + receiver.unit * stride + width)
         module = block.get_submodule(path)
 

@@ -11,7 +11,7 @@ from derivatives import Derivatives
 from pairs import random_pairs
 from small_models import bound, random_module
 
-from pytest_circuits.attribution.gradients import CLEAN, differentiable, gauss_legendre
+from pytest_circuits.attribution.gradients import CLEAN, Points, differentiable, gauss_legendre
 from pytest_circuits.attribution.nodes import atp, integrated
 from pytest_circuits.attribution.twins import twins_of
 from pytest_circuits.checkpoints.model import EMBED, Site
@@ -143,6 +143,19 @@ def test_a_gradient_leaves_nothing_behind_in_the_model() -> None:
     assert all(parameter.grad is None for parameter in model.module.parameters())
     assert [parameter.requires_grad for parameter in model.module.parameters()] == requires
     assert np.array_equal(runs_on(model).clean, before)
+
+
+@pytest.mark.parametrize("value", ["resample", "zero", "mean"])
+def test_points_count_from_the_ablated_value_to_the_clean_one(value: str) -> None:
+    """Points that lie evenly around the middle would not tell which end is which."""
+    (twins,) = list(twins_of(runs_on(small("gpt2"), value=value, together=PADDED), (EMBED,)))
+    graph = differentiable(twins, [EMBED], points=Points((0.25, 1.0), (1.0, 0.0)))
+    quarter, clean = graph.own[EMBED].detach().chunk(2)
+    ablated = twins.ablated(EMBED, clean)
+
+    assert torch.equal(clean, twins.clean.values[EMBED])
+    assert (quarter - (0.75 * ablated + 0.25 * clean)).abs().max() < 1e-5
+    assert (ablated - clean).abs().max() > 0.1
 
 
 def test_the_clean_point_is_the_clean_run() -> None:
