@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 
 Along = Literal["inputs", "activations"]
+TOGETHER = 16
+"""Prompts of a batch: each reader of a layer has a gradient as large as the residual stream, and they are many."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _of_all(runs: Runs, points: Points, apart: Sequence[Site] = ()) -> Edges:
 
     def run() -> Edges:
         out = np.full((len(senders), len(receivers), len(runs.encoded)), np.nan, dtype=np.float32)
-        for twins in twins_of(runs, runs.model.sites, copies=len(points)):
+        for twins in twins_of(runs, runs.model.sites, copies=len(points), most=TOGETHER):
             for site in apart or (None,):
                 found = _Contraction(twins, points, site).effects(edge)
                 rows = [number for number, sender in enumerate(senders) if site in (None, site_of(sender)[0])]
@@ -146,7 +148,8 @@ class _Contraction:
             at = [number for number, receiver in enumerate(receivers) if receiver.layer == layer]
             read = self._read(layer)
             for first, written in self._written(min(layer + 1, self.model.layers)):
-                products = _in_a_row(written) @ read[written.shape[1]].mT
+                gradients = read[written.shape[1]]
+                products = _in_a_row(written).to(gradients.device) @ gradients.mT
                 out[first : first + len(written), at[0] : at[-1] + 1] = products.permute(1, 2, 0).cpu()
         out[~edge] = 0.0
         self._refuse_lost(out.sum(1))

@@ -97,9 +97,9 @@ class Twins:
         return self.runs.means.at(site, self.batch, own.dtype).to(own.device)
 
 
-def twins_of(runs: Runs, sites: tuple[Site, ...], *, copies: int = 1) -> Iterator[Twins]:
-    """Yield all prompts in batches of which `copies` fit into a forward side by side."""
-    size = max(1, runs.batch_size // copies)
+def twins_of(runs: Runs, sites: tuple[Site, ...], *, copies: int = 1, most: int | None = None) -> Iterator[Twins]:
+    """Yield all prompts in batches of which `copies` fit into a forward side by side, of `most` prompts at most."""
+    size = max(1, min(runs.batch_size // copies, most or runs.batch_size))
     for whole in runs.batches:
         for at in range(0, whole.rows, size):
             yield Twins(runs, runs.batch(whole.indices[at : at + size]), sites)

@@ -92,7 +92,9 @@ def test_the_code_about_the_embedded_checkpoints_runs(
     blocks: Blocks, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(pytester.path)
-    shutil.copytree(ROOT / "specs/tiny", pytester.path / "specs/tiny", ignore=shutil.ignore_patterns("successor*"))
+    (pytester.path / "specs/tiny/__circuits__").mkdir(parents=True)
+    for name in ("verb-agreement.circuit.yaml", "__circuits__/verb-agreement.json"):
+        shutil.copy(ROOT / "specs/tiny" / name, pytester.path / "specs/tiny" / name)
     printed = {}
     pages = ("docs/how-to/compare-two-checkpoints.md", "docs/reference/result-file.md", "docs/how-to/test-in-python.md")
     for block in blocks("any", *pages):
