@@ -70,6 +70,11 @@ def direct_effects(runs: Runs, *, without: Ablated | None = None) -> Direct:
     return runs.with_room(lambda: _direct(runs, patches))
 
 
+def is_capped(runs: Runs) -> bool:
+    """Say whether a model caps its logits, so that direct effects sum to another difference than its own."""
+    return _unembedding(runs).capped
+
+
 def logit_lens(runs: Runs) -> Float[np.ndarray, "layers+1 prompts"]:
     """Return the logit difference read from the residual stream into each layer of the clean run, and behind the last.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..attribution.direct import is_capped
 from ..attribution.methods import attribute
 from ..engine.runs import Ablated, Runs
 from ..errors import PromptError, SpecError
@@ -144,6 +145,8 @@ def look(
     effects, direct = Effects(reading), method == DIRECT
     read, unread = _read_roles(question, runs, effects, direct=direct) if roles else ({}, {})
     no_share = _unsound(effects.total, "the clean logit difference" if direct else "clean - floor")
+    if direct and is_capped(runs):
+        no_share = "the model caps its logits, and direct effects sum to the difference in front of the cap"
     scored = Effects(replace(reading, roles=read))
     views = _views(scored, _attention(runs, effects), shares=no_share is None)
     return Overview(
@@ -248,7 +251,7 @@ def _read_roles(
     read: dict[str, OfRole] = {}
     unread: dict[str, str] = {}
     for key, movers in _roles_asked(question, runs).items():
-        if reason := _meaningless(key, effects, direct=direct):
+        if reason := _meaningless(key, runs, effects, direct=direct):
             unread[key] = reason
             continue
         try:
@@ -267,9 +270,11 @@ def _roles_asked(question: Question, runs: Runs) -> dict[str, tuple[Head, ...]]:
     return {**question.roles, **{name: () for name in others if name not in question.roles}}
 
 
-def _meaningless(key: str, effects: Effects, *, direct: bool) -> str | None:
+def _meaningless(key: str, runs: Runs, effects: Effects, *, direct: bool) -> str | None:
     """Return why a role's score would mean nothing, whatever is read of it."""
     factors = set(kind_of(key).factors)
+    if "path" in factors and runs.value != "resample":
+        return f"it asks what reaches the movers from the corrupt run, and the ablation here is {runs.value}"
     if direct and factors & OF_EFFECT:
         return f"it asks what is lost without a head, and {DIRECT} takes none out; take exact, atp or eap-ig"
     if factors & OF_EFFECT and (reason := _unsound(effects.total, "clean - floor")):

@@ -28,6 +28,7 @@ class Shift:
         now, before: the scores of the checkpoint and of the reference.
         limit: by how much a head's score may fall; what moved by less is taken for a fluctuation.
         mass_limit: by how much the sum over all heads may fall, in the unit of a sum that is at most 1.
+        rate: at which a head is proven to have risen.
         task: the task, or None for the whole.
     """
 
@@ -35,6 +36,7 @@ class Shift:
     before: Scores
     limit: float
     mass_limit: float
+    rate: float
     task: str | None = None
 
     @property
@@ -44,18 +46,21 @@ class Shift:
 
     @cached_property
     def drifts(self) -> dict[str, float]:
-        """The heads whose score moved by more than its limit, with the drift, what rose most first."""
+        """The heads whose score moved by more than its limit, with the drift, what rose most first.
+
+        A fall counts as soon as it is seen, a rise only where it is proven: heads that fluctuate take nothing over.
+        """
         both = ((head, self.now.score(head, self.task), self.before.score(head, self.task)) for head in self.now.heads)
-        moved = {head: now.value - before.value for head, now, before in both}
+        moved = {head: (now - before).estimate for head, now, before in both}
         return {
-            head: drift
-            for head, drift in sorted(moved.items(), key=lambda item: -item[1])
-            if abs(drift) > self.limit + ROUNDING
+            head: drift.value
+            for head, drift in sorted(moved.items(), key=lambda item: -item[1].value)
+            if drift.interval(self.rate)[0] > self.limit + ROUNDING or drift.value < -self.limit - ROUNDING
         }
 
     @property
     def risen(self) -> list[str]:
-        """The heads whose score rose by more than a score may fall."""
+        """The heads whose score is proven to have risen by more than a score may fall."""
         return [head for head, drift in self.drifts.items() if drift > 0]
 
     @property
@@ -86,7 +91,7 @@ class Shift:
 
     @property
     def _none(self) -> str:
-        return f"no head has risen by more than {self.limit:.3g}"
+        return f"no head is proven to have risen by more than {self.limit:.3g}"
 
     def _of(self, heads: Sequence[str]) -> str:
         digits = f"z.{decimals(self.limit)}f"
@@ -143,7 +148,7 @@ class Compared:
             drift, mass = self.case.limits.drift_at_most, self.case.limits.mass_drift_at_most
             limits = [drift, drift if mass is None else mass]
             limit, mass_limit = limits if task is None else map(per_template, limits)
-            self._shifts[task] = Shift(self.now, self.before, limit, mass_limit, task)
+            self._shifts[task] = Shift(self.now, self.before, limit, mass_limit, self.case.missed, task)
         return self._shifts[task]
 
     @cached_property

@@ -179,7 +179,7 @@ def _refuse_other_file(path: Path) -> None:
     """Refuse, before anything is measured, a path that cannot be written or holds something else."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise click.UsageError(f"--json: {str(path)!r} cannot be written: no such folder, or no permission.")
-    if path.exists() and not _is_overview(path):
+    if path.is_file() and not _is_overview(path):  # a pipe is written to: reading it would wait for ever
         raise click.UsageError(
             f"--json: expected no file or what this command wrote earlier, found {str(path)!r}, which is neither. "
             "It would be overwritten. Name another file, or delete this one."
@@ -226,9 +226,11 @@ def _live(name: str) -> Iterator[Watch]:
             _draw(stream, ERASE)
 
 
-def _obeys(stream: IO[str]) -> bool:
-    """Say whether a stream is a terminal that obeys codes which move its cursor."""
-    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" and sys.platform != "win32"
+def _obeys(stream: IO[str] | None) -> bool:
+    """Say whether a stream is a terminal that obeys codes which move its cursor; a closed one is none."""
+    return (
+        stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb" and sys.platform != "win32"
+    )
 
 
 def _draw(stream: IO[str], text: str) -> None:

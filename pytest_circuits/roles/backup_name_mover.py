@@ -6,8 +6,8 @@ direct effect is that of `name_mover.py`, in logits, with the scale of the norms
 
 Typical values: in GPT-2 small L10H10, L10H6, L10H2, L10H1, L11H2, L9H7, L9H0 and L11H9 rise, each by a part of what the
 movers L9H9, L9H6 and L10H0 lose. The score does not tell compensation from the norm: where the movers wrote much, every
-head behind them weighs more once they are gone, in the proportion of its effect before. A mover's own score is of no
-meaning. `heads` does not see a backup at all: with the movers at work it does nothing.
+head behind them weighs more once they are gone, in the proportion of its effect before. A mover is no
+backup of its own: its score is 0. `heads` does not see a backup at all: with the movers at work it does nothing.
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ def measure(asked: Asked) -> Scores:
     movers = movers_of(asked, "backup_name_mover")
     before = direct_of_heads(asked.runs)
     after = direct_of_heads(asked.runs, without=Ablated(frozenset(movers)))
-    return of_each(backup={head: after[head] - before[head] for head in before})
+    return of_each(backup={head: (head not in movers) * (after[head] - before[head]) for head in before})

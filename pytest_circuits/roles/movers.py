@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..attribution.direct import direct_effects
-from ..errors import SpecError
+from ..attribution.direct import direct_effects, is_capped
+from ..errors import PromptError, SpecError
 from ..spec.components import Head
 from ..spec.roles import ROLES
 from .reading import every_head
@@ -24,8 +24,16 @@ def direct_of_heads(runs: Runs, *, without: Ablated | None = None) -> dict[Head,
         without: what is ablated meanwhile.
 
     Raises:
+        PromptError: the model caps its logits.
         InstrumentError: the parts do not sum to the model's own logit difference.
     """
+    if is_capped(runs):
+        raise PromptError(
+            f"roles that are read of direct effects are parts of the logit difference, and {runs.model.name!r} caps "
+            "its logits: behind the cap nothing adds up to it.\n"
+            "  A share across the cap would grow with the logits. Drop these roles for this checkpoint; heads and "
+            "paths are measured."
+        )
     found = direct_effects(runs, without=without)
     return {part: effect for part, effect in zip(found.parts, found.effects, strict=True) if isinstance(part, Head)}
 

@@ -124,7 +124,7 @@ def test_what_only_reads_is_no_node(receiver: Receiver) -> None:
 
 def test_queries_of_attention_that_is_not_called_by_name_are_refused() -> None:
     with pytest.raises(InstrumentError, match="queries can be reached only where attention is called by name"):
-        atp(runs_on(small("gptj")), [Receiver(0, "q")])
+        atp(runs_on(small("gpt_neo")), [Receiver(0, "q")])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -347,3 +349,18 @@ def test_its_help_teaches_and_imports_nothing_heavy() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "clean,corrupt,answer,foil" in done.stdout
     assert "exit code is 0, and 2" in " ".join(done.stdout.split())
+
+
+def test_json_goes_into_a_pipe_that_somebody_reads(tiny: Callable[..., Result], tmp_path: Path) -> None:
+    pipe, read = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text(encoding="utf-8")), daemon=True)
+    reader.start()
+
+    assert tiny("--no-roles", "--json", str(pipe)).exit_code == 0
+    reader.join(timeout=10)
+    assert json.loads(read[0])["heads"].keys() >= {"L0H0", "L3H3"}
+
+
+def test_a_stream_that_is_closed_is_no_terminal() -> None:
+    assert not heads._obeys(None)

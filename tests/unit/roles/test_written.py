@@ -16,6 +16,7 @@ from small_models import VOCABULARY, bound, random_module
 from pytest_circuits.engine.runs import Runs
 from pytest_circuits.errors import MeasurementError, PromptError
 from pytest_circuits.roles import ov_circuit
+from pytest_circuits.roles.movers import direct_of_heads
 from pytest_circuits.roles.reading import every_head, read_role
 from pytest_circuits.spec.components import Head
 
@@ -184,3 +185,11 @@ def test_a_backup_without_change_is_none(random_model: BoundModel) -> None:
     for head in before:
         if head != mover:
             assert backup[head] == pytest.approx((scale - 1) * before[head], abs=1e-4)
+
+
+def test_a_model_that_caps_its_logits_has_no_roles_of_direct_effects() -> None:
+    model = bound(random_module("gemma2"), "gemma2")
+    runs = Runs(model, random_pairs(), value="resample", metric="logit_diff")
+
+    with pytest.raises(PromptError, match="'random' caps its logits: behind the cap nothing adds up to it"):
+        direct_of_heads(runs)
