@@ -4,7 +4,7 @@
 
 where p_t is the softmax, over a task's numerals, of what the head's OV circuit says of t (`ov_circuit.py`). Score = the
 mean bias over a task's numerals, between -1 and 1. The greatest is not asked: it has none above it, so its bias is -1
-whatever the head does, and without it a head that prefers nothing scores exactly 0. The least is: a head that writes
+whatever the head does, and without it a head that prefers nothing scores 0. The least is: a head that writes
 the number it reads, rather than greater ones, fails on it as on the others.
 
 Typical values: no paper gives this mean; in GPT-2 small L5H1, L5H5, L6H9, L7H10, L8H8, L8H11 and L9H1 carry the task

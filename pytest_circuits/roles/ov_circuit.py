@@ -6,7 +6,8 @@ MLP_0 is the first stage that Gould et al. found (arXiv:2312.09230): it turns a 
 fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost: those before MLP_0
 and the head, and those behind them where the architecture has any. W_E[t] is what the embedding puts into the residual
 stream, without a learned position. W_OV is W_V W_O without its biases, which are the same for every token; a bias of
-the unembedding is left out likewise.
+the unembedding is left out likewise. That of a final norm is not: what it adds to every token decides the scores of a
+head that writes nothing.
 """
 
 from __future__ import annotations

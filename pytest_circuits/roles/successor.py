@@ -90,7 +90,8 @@ def measure(asked: Asked) -> Scores:
 def _hits(logits: Float[Tensor, "tokens tokens"], tokens: list[int], steps: Mapping[int, int]) -> Samples:
     """Return whether the argmax of each step's token, over the tokens of its task, is the step's successor.
 
-    It is none where rounding cannot tell it from another: a head that writes nothing has no argmax.
+    It is none where rounding cannot tell it from another: without a bias of the final norm, a head that writes nothing
+    has none.
     """
     at = {token: place for place, token in enumerate(tokens)}
     task = [at[token] for token in sorted({*steps, *steps.values()})]

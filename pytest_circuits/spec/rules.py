@@ -197,6 +197,11 @@ def _subject(spec: Spec, claims: Claims) -> Iterator[Finding]:
         if claims.necessity is not None and claims.necessity.of == "heads":
             yield ("claims", "necessity", "of"), "no group names a head to take out; write of: all"
     groups = spec.circuit.values()
+    for name, group in spec.circuit.items() if claims.roles is None else ():
+        for key in ("at_least", "percentile_at_least", "effect"):
+            if group.role is not None and getattr(group.role, key) is not None:
+                text = "the check roles judges this, and it is not declared; add roles to the claims"
+                yield ("circuit", name, "role", key), text
     if claims.roles is not None and not any(group.role for group in groups):
         yield ("claims", "roles"), "no group has a role; give one, as role: {name: number_mover}"
     if claims.successor is not None and not any(group.role and group.role.name == "successor" for group in groups):

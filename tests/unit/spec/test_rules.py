@@ -444,3 +444,12 @@ def test_what_a_group_says_is_of_the_heads_that_it_names_in_any_way(
 
     assert (said(3, 11), said(0, 4), said(1, 0)) == (["number_mover"], ["more"], [])
     assert spec.stated("successor", Head(2, 0)) == ()
+
+
+@pytest.mark.parametrize("key", ["at_least: 0.5", "percentile_at_least: 0.9", "effect: positive"])
+def test_what_a_group_asks_of_its_heads_needs_the_check_that_judges_it(
+    key: str, project: Project, change: Callable[..., str]
+) -> None:
+    (found,) = project.problems(change(("  roles:\n", ""), ("number_mover, at_least: 0.5", f"number_mover, {key}")))
+
+    assert f"circuit.number_mover.role.{key.partition(':')[0]}: the check roles judges this" in found
