@@ -102,6 +102,7 @@ def _of_all(runs: Runs, points: Points, apart: Sequence[Site] = ()) -> Edges:
     edge = torch.tensor([[reaches(one, other, parallel=parallel) for other in receivers] for one in senders])
 
     def run() -> Edges:
+        """Begin anew, as is done where memory is out."""
         out = np.full((len(senders), len(receivers), len(runs.encoded)), np.nan, dtype=np.float32)
         for twins in twins_of(runs, runs.model.sites, copies=len(points), most=TOGETHER):
             for site in apart or (None,):

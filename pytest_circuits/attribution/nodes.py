@@ -13,7 +13,7 @@ from .graph import Receiver
 from .twins import twins_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jaxtyping import Float
     from torch import Tensor
@@ -49,11 +49,23 @@ def integrated(runs: Runs, nodes: Sequence[Node], *, steps: int = STEPS) -> Floa
 
 def _of_all(runs: Runs, nodes: Sequence[Node], points: Points) -> Float[np.ndarray, "nodes prompts"]:
     sites = _sites(runs, (EMBED, *(site_of(node)[0] for node in nodes)))
+    return _over_batches(runs, nodes, sites, len(points), lambda twins: _of_batch(twins, nodes, points))
+
+
+def _over_batches(
+    runs: Runs,
+    nodes: Sequence[Node],
+    sites: tuple[Site, ...],
+    copies: int,
+    of_batch: Callable[[Twins], Float[np.ndarray, "nodes batch"]],
+) -> Float[np.ndarray, "nodes prompts"]:
+    """Return what `of_batch` gives of each batch, in the order of the prompts."""
 
     def run() -> Float[np.ndarray, "nodes prompts"]:
+        """Begin anew, as is done where memory is out."""
         out = np.full((len(nodes), len(runs.encoded)), np.nan)
-        for twins in twins_of(runs, sites, copies=len(points)):
-            out[:, list(twins.batch.indices)] = _of_batch(twins, nodes, points)
+        for twins in twins_of(runs, sites, copies=copies):
+            out[:, list(twins.batch.indices)] = of_batch(twins)
             runs.watch("gradients", int(np.isfinite(out[:1]).sum()), len(runs.encoded))
         return out
 
@@ -131,15 +143,7 @@ def atp_star(runs: Runs, nodes: Sequence[Node]) -> Float[np.ndarray, "nodes prom
     queries and keys. Queries are reached only where attention is called by name.
     """
     sites = _sites(runs, [site_of(node)[0] for node in nodes])
-
-    def run() -> Float[np.ndarray, "nodes prompts"]:
-        out = np.full((len(nodes), len(runs.encoded)), np.nan)
-        for twins in twins_of(runs, sites):
-            out[:, list(twins.batch.indices)] = _dropping(twins, nodes)
-            runs.watch("gradients", int(np.isfinite(out[:1]).sum()), len(runs.encoded))
-        return out
-
-    return runs.with_room(run)
+    return _over_batches(runs, nodes, sites, 1, lambda twins: _dropping(twins, nodes))
 
 
 def _dropping(twins: Twins, nodes: Sequence[Node]) -> Float[np.ndarray, "nodes batch"]:
