@@ -85,7 +85,7 @@ class Reading(Protocol):
     def roles(self) -> Mapping[str, OfRole]:
         """For each role of the spec, by its key, and every head of the model: what the head's score is made of.
 
-        By name: of `PER_PROMPT` a number a prompt; `repeats`, a number a repeated sequence; or for each task of a
+        By name: of `PER_PROMPT` a number a prompt; `50 repeated tokens`, a number a sequence; or for each task of a
         role that is read from weights a number a token.
         """
 
@@ -204,8 +204,8 @@ class Overview:
 
     Means are over the prompts of a template, then over templates. `name` is the circuit's id or the file's name,
     `unit` that of all effects and means, `accuracy` the prompts whose answer beats its foil, and how many there are.
-    `floor` is None where nothing was ablated, `corrupt` where a prompt has no twin. `unread` maps a role that has no
-    score to the reason.
+    `floor` is None where nothing was ablated, `corrupt` where a prompt has no twin. `noise` is what rounding alone may
+    make of a value. `unread` maps a role that has no score to the reason.
     """
 
     name: str
@@ -224,6 +224,7 @@ class Overview:
     clean: float
     corrupt: float | None
     floor: float | None
+    noise: float
     heads: Mapping[str, HeadView]
     unread: Mapping[str, str]
     notices: tuple[str, ...]

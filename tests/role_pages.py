@@ -22,13 +22,14 @@ from role_subjects import (
     with_conjunction,
 )
 
+from pytest_circuits.attribution.unembedding import rows
 from pytest_circuits.checkpoints.attention import attention_of
 from pytest_circuits.engine.runs import Ablated
 from pytest_circuits.gate.effects import Effects
 from pytest_circuits.gate.scores import Scores
 from pytest_circuits.roles.greater_than import TASKS as NUMERALS
 from pytest_circuits.roles.movers import direct_of_heads
-from pytest_circuits.roles.ov_circuit import final_states, first_stage, unembedding
+from pytest_circuits.roles.ov_circuit import final_states, first_stage
 from pytest_circuits.roles.reading import Asked, every_head, read_role
 from pytest_circuits.roles.successor_depth import measure_depth
 from pytest_circuits.roles.words import single_tokens
@@ -122,7 +123,7 @@ def writes(subject: Subject, head: Head, words: Sequence[str], *, least: bool = 
     every = torch.arange(model.vocabulary)
     with torch.inference_mode():
         states = final_states(model, head.layer, first_stage(model, read))[head.head]
-        logits = states @ unembedding(model, every).T
+        logits = states @ rows(model, every)[0].T
     found = logits.topk(1 if least else SHOWN, largest=not least)
     wide = max(map(len, words))
     told = [

@@ -77,6 +77,20 @@ class Shift:
         now, before = self.now.mass(self.task), self.before.mass(self.task)
         return AtMost((before - now).estimate, scaled(self.mass_limit, before.value))
 
+    def against(self, heads: Sequence[str]) -> str:
+        """Return which heads work against the role by more than a score may fall, and did not before; or nothing.
+
+        What such a head undoes no other head makes up for: scores are clipped at 0, so their sum does not show it.
+        """
+        digits = f"z.{decimals(self.limit)}f"
+        found = [
+            f"{head} works against the role ({now.value:{digits}}), which no other head makes up for"
+            for head in heads
+            if (now := self.now.signed(head, self.task)).value < -self.limit - ROUNDING
+            and self.before.signed(head, self.task).value >= -self.limit - ROUNDING
+        ]
+        return "; ".join(found)
+
     def told(self, rate: float) -> str:
         """Return who has risen, and what became of the sum over all heads."""
         more = f" and {len(self.risen) - SHOWN} more" if len(self.risen) > SHOWN else ""
@@ -87,7 +101,8 @@ class Shift:
         """Return what became of the role of heads that fell, with the interval of the sum that leaves out `rate`."""
         moved = self.taken_over and self.mass_kept.inside(rate)
         word = "moved" if moved else "is not shown to have moved" if self.risen else "was lost"
-        return f"the role {self.called} {word}: {self._of(fallen)}; {self.told(rate)}."
+        told = [self._of(fallen), self.told(rate), self.against(fallen)]
+        return f"the role {self.called} {word}: {'; '.join(filter(None, told))}."
 
     @property
     def _none(self) -> str:
@@ -162,8 +177,12 @@ class Compared:
         """
         if self.case.limits.on_move == "fail" or fall.inside(self.case.missed / 2):
             return claim
-        shift = self.shift(task)
-        if shift is None or not shift.taken_over:
-            return replace(claim, statement=AnyOf((fall, fall)))
+        shift, alone = self.shift(task), replace(claim, statement=AnyOf((fall, fall)))
+        if shift is None:
+            return alone
+        if against := shift.against([str(claim.component)]):
+            return replace(alone, note=f"{claim.note} ({against})".strip())
+        if not shift.taken_over:
+            return alone
         told = f"({shift.told(self.case.missed)})"
         return replace(claim, statement=AnyOf((fall, shift.mass_kept)), note=f"{claim.note} {told}".strip())

@@ -14,7 +14,7 @@ from ..gate.scores import Scores, refuse_other_counts
 from ..gate.statements import AtMost, at_least
 from ..records import Verdict
 from .case import Case, Claim
-from .roles import at_least_two_steps
+from .roles import STEPS, at_least_two_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +108,16 @@ def _drifts(case: Case, head: str, numbers: Mapping[str, Samples], left_out: tup
         refuse_other_counts(f"{head} successor", found, expected)
     for name in (name for name in numbers if name not in left_out):
         claim = case.claim("drift", "score", "drift_at_most", called=name, component=_component(head, name))
+        claim = replace(claim, limit=_limit(case, numbers[name]))
         yield case.without_reference(claim) if before is None else _drift(claim, numbers[name], before[name])
+
+
+def _limit(case: Case, numbers: Samples) -> float:
+    """Return how far hits may fall: as the spec says, or, where it says nothing, the default but no less than two."""
+    limit: float = case.limits.drift_at_most
+    if "drift_at_most" in case.limits.model_fields_set or not _are_hits(numbers):
+        return limit
+    return max(limit, STEPS / len(numbers))
 
 
 def _drift(claim: Claim, now: Samples, before: Samples) -> Claim:

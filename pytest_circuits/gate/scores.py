@@ -55,9 +55,13 @@ class Scores:
 
     def score(self, head: str, task: str | None = None) -> Statistic:
         """Return a head's score; with a task, that on its words alone."""
+        smallest = self.signed(head, task)
+        return replace(smallest, value=max(0.0, smallest.value))
+
+    def signed(self, head: str, task: str | None = None) -> Statistic:
+        """Return what a head's score is before it is clipped: below 0 the head works against its role."""
         if (head, task) not in self._known:
-            smallest = min(self._turned(head, task), key=lambda factor: factor.value)
-            self._known[head, task] = replace(smallest, value=max(0.0, smallest.value))
+            self._known[head, task] = min(self._turned(head, task), key=lambda factor: factor.value)
         return self._known[head, task]
 
     def factor(self, factor: Factor, head: str, task: str | None = None) -> Statistic:
@@ -72,7 +76,7 @@ class Scores:
             numbers = np.concatenate([values for name, values in self.words(head).items() if task in (None, name)])
             return Statistic(float(numbers.mean()), np.zeros(2), EXACTLY)
         if factor == "repeats":
-            values = self._numbers(head, factor)
+            values = self._numbers(head, self._sequences(head))
             noise = self.effects.noise if self.kind.unit == "logits" else 0.0
             return mean(values, strata_of(("repeated sequences",) * len(values)), noise=noise)
         values = self.effects.rows(f"{factor} of {head}", self._numbers(head, factor))
@@ -132,6 +136,17 @@ class Scores:
             for factor in self.kind.factors
         ]
 
+    def _sequences(self, head: str) -> str:
+        """Return the one name that is not of prompts: it says how many tokens are repeated."""
+        names = tuple(self.samples(head))
+        if len(names) != 1:
+            raise MeasurementError(
+                f"{head} {self.key}: expected numbers of repeated sequences of one length, found"
+                f" {', '.join(map(repr, sorted(names))) or 'none'}.\n"
+                "  A role that was not measured cannot pass. Measure again; report it if it stays."
+            )
+        return names[0]
+
     def _numbers(self, head: str, name: str) -> Samples:
         """Return the numbers that a head has under a name, checked to be there and finite."""
         named = of_head(self._read, head, self.key)
@@ -154,7 +169,8 @@ def refuse_other_counts(of: str, found: Mapping[str, int], expected: Mapping[str
     if found != expected:
         raise MeasurementError(
             f"{of}: expected the reference's {_counted(expected)}; found {_counted(found)}.\n"
-            "  Numbers of different words or sequences do not compare. Update the baseline with this tokenizer."
+            "  Numbers of different words or sequences do not compare. Update the baseline with this tokenizer"
+            " and context length."
         )
 
 

@@ -25,8 +25,8 @@ from .reading import every_head
 from .repeats import repeated
 
 if TYPE_CHECKING:
-    from ..checkpoints.model import BoundModel
     from .reading import Asked, Scores
+    from .repeats import Repeated
 
 
 def measure(asked: Asked) -> Scores:
@@ -36,22 +36,21 @@ def measure(asked: Asked) -> Scores:
         PromptError: the model has too short a context or vocabulary.
         MeasurementError: logits are not finite.
     """
-    given, heads = asked.runs, every_head(asked.runs.model)
+    given, heads, sequences = asked.runs, every_head(asked.runs.model), repeated(asked.runs.model)
     runs = Runs(
         given.model,
-        prompts(given.model),
+        prompts(sequences),
         value="mean",
         metric="logit_diff",
         batch_size=given.batch_size,
         watch=given.watch,
     )
     ablated = runs.sweep("repeated tokens", [Ablated(frozenset({head})) for head in heads])
-    return {head: {"repeats": runs.clean - one} for head, one in zip(heads, ablated, strict=True)}
+    return {head: {sequences.name: runs.clean - one} for head, one in zip(heads, ablated, strict=True)}
 
 
-def prompts(model: BoundModel) -> list[Encoded]:
+def prompts(sequences: Repeated) -> list[Encoded]:
     """Return the repeated sequences, each cut before its last token, which is the answer."""
-    sequences = repeated(model)
     ids = sequences.ids[:, :-1].tolist()
     every = tuple(range(len(ids[0])))
     pairs = [Pair(f"repeated tokens {n}", None, "the next", "another", "repeated tokens") for n in range(len(ids))]

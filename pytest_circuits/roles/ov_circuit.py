@@ -5,9 +5,8 @@
 MLP_0 is the first stage that Gould et al. found (arXiv:2312.09230): it turns a token into what later layers read. They
 fold the norms away; here the model's own norms are applied, so that a scale it learned is not lost: those before MLP_0
 and the head, and those behind them where the architecture has any. W_E[t] is what the embedding puts into the residual
-stream, without a learned position. W_OV is W_V W_O without its biases, which are the same for every token; a bias of
-the unembedding is left out likewise. That of a final norm is not: what it adds to every token decides the scores of a
-head that writes nothing.
+stream, without a learned position. What is the same for every token is no head's and is left out: the biases of W_V and
+W_O, of the norms behind the head, and of the unembedding. A head that writes nothing has logits of 0.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..attribution.norms import frozen
+from ..attribution.unembedding import final_norm, rows
 from ..checkpoints.model import EMBED, Site
-from ..checkpoints.ov import at_hand, output_weight, value_weights
+from ..checkpoints.ov import output_weight, value_weights
 from ..checkpoints.rounding import gap, tolerance
 from ..errors import PromptError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jaxtyping import Float, Int
 
@@ -44,7 +45,7 @@ def logits_of(
     """
     ids = torch.tensor(tokens, device=model.device)
     for layer, states in _states(model, ids, watch):
-        yield layer, states @ unembedding(model, ids).to(states.device).T
+        yield layer, states @ rows(model, ids)[0].to(states.device).T
 
 
 def beaten_by(
@@ -60,13 +61,13 @@ def beaten_by(
     """
     ids = torch.tensor(tokens, device=model.device)
     for layer, states in _states(model, ids, watch):
-        read = unembedding(model, ids).to(states.device)
+        read = rows(model, ids)[0].to(states.device)
         own = torch.einsum("htd,td->ht", states, read)[..., None]
         slack = tolerance(torch.float32) * (states.norm(dim=-1) * read.norm(dim=-1))[..., None]
         above, below = (torch.zeros(own.shape[:2], dtype=torch.long, device=own.device) for _ in range(2))
         for start in range(0, model.vocabulary, VOCABULARY_AT_ONCE):
             some = torch.arange(start, min(start + VOCABULARY_AT_ONCE, model.vocabulary), device=model.device)
-            logits = states @ unembedding(model, some).to(states.device).T
+            logits = states @ rows(model, some)[0].to(states.device).T
             other = (some != ids[:, None]).to(states.device)
             above += ((logits >= own - slack) & other).sum(-1)
             below += ((logits <= own + slack) & other).sum(-1)
@@ -106,16 +107,17 @@ def final_states(
     row = model.architecture
     normed = model.part(layer, row.attention_norm)(first) if row.attention_norm else first
     values, output = value_weights(model, layer), output_weight(model, layer)
-    written = torch.einsum("td,hdw,hwe->hte", normed.to(values.device).float(), values, output.float()).to(model.dtype)
+    written = torch.einsum("td,hdw,hwe->hte", normed.to(values.device).float(), values, output.float())
     if row.attention_adds:
-        written = model.part(layer, row.attention_adds)(written)
-    final: Tensor = model.module.get_submodule(row.final_norm)(written) if row.final_norm else written
-    return final.float()
+        written = _made_of(model.part(layer, row.attention_adds), written, model.dtype)
+    return _made_of(final_norm(model), written, model.dtype)
 
 
-def unembedding(model: BoundModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
-    weight = at_hand(model.module.get_output_embeddings())
-    return weight[tokens.to(weight.device)].float()
+def _made_of(
+    norm: Callable[[Tensor], Tensor], written: Float[Tensor, "heads tokens width"], dtype: torch.dtype
+) -> Float[Tensor, "heads tokens width"]:
+    """Return what a norm makes of what heads write alone, without the bias that it adds whatever is written."""
+    return frozen(norm, written.to(dtype)).apply(written)
 
 
 def _embedded(model: BoundModel, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:

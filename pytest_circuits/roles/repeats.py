@@ -45,6 +45,11 @@ class Repeated:
     size: int
 
     @property
+    def name(self) -> str:
+        """What their numbers are stored under: those of another S do not compare."""
+        return f"{self.size} repeated tokens"
+
+    @property
     def second(self) -> int:
         """The position of the first token's repetition."""
         return int(self.ids.shape[1]) - self.size
@@ -77,13 +82,13 @@ def repeated(model: BoundModel) -> Repeated:
 def attention_back(asked: Asked, back: int, *, since: int, sequences: Repeated) -> Scores:
     """Return each head's mean attention to the token `back` positions before, over queries from position `since` on.
 
-    `repeats` holds one number between 0 and 1 for each sequence.
+    Under the sequences' name there is one number between 0 and 1 for each of them.
 
     Raises:
         InstrumentError: the attention read is not where the heads attended.
     """
     found = asked.runs.with_room(lambda: _attention_back(asked.runs, back, since, sequences.ids))
-    return {head: {"repeats": found[head.layer, :, head.head]} for head in every_head(asked.runs.model)}
+    return {head: {sequences.name: found[head.layer, :, head.head]} for head in every_head(asked.runs.model)}
 
 
 def _attention_back(runs: Runs, back: int, since: int, ids: np.ndarray) -> np.ndarray:

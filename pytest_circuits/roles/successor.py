@@ -62,8 +62,8 @@ TASKS: Mapping[str, Task] = {
     "month prefixes": Task(tuple(MONTH_PREFIXES.split()), cyclic=True),
     "letters": Task(tuple("abcdefghijklmnopqrstuvwxyz")),
 }
-LEAST = 5
-"""A task of which the tokenizer has fewer steps as single tokens is not scored."""
+LEAST = 7
+"""A task of which the tokenizer has fewer steps as single tokens, one less than a week's, is not scored."""
 
 
 def measure(asked: Asked) -> Scores:
@@ -90,8 +90,7 @@ def measure(asked: Asked) -> Scores:
 def _hits(logits: Float[Tensor, "tokens tokens"], tokens: list[int], steps: Mapping[int, int]) -> Samples:
     """Return whether the argmax of each step's token, over the tokens of its task, is the step's successor.
 
-    It is none where rounding cannot tell it from another: without a bias of the final norm, a head that writes nothing
-    has none.
+    It is none where rounding cannot tell it from another: a head that writes nothing has none.
     """
     at = {token: place for place, token in enumerate(tokens)}
     task = [at[token] for token in sorted({*steps, *steps.values()})]

@@ -29,9 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..attribution.unembedding import rows
 from ..errors import PromptError
 from . import greater_than
-from .ov_circuit import final_states, first_stage, unembedding
+from .ov_circuit import final_states, first_stage
 from .successor import LEAST, TASKS
 from .words import single_tokens
 
@@ -199,6 +200,6 @@ def _succeed(
     edited = x[at] - directions[numbers[at] % DIGITS] + directions[digit]
     for layer in sorted({head.layer for head in heads}):
         states = final_states(model, layer, edited.to(model.device, model.dtype))
-        best = (states @ unembedding(model, tokens).to(states.device).T).argmax(-1).cpu()
+        best = (states @ rows(model, tokens)[0].to(states.device).T).argmax(-1).cpu()
         for head in sorted(head for head in heads if head.layer == layer):
             yield head, (best[head.head] == goal).double().numpy()

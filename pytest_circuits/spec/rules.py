@@ -6,6 +6,7 @@ from math import comb
 from typing import TYPE_CHECKING, Any
 
 from .claims import CHECKS
+from .components import Attention, Head, Layer, parse_component
 from .roles import kind_of
 from .schema import FilePrompts, Spec, TemplatePrompts
 from .slots import slots_in
@@ -14,7 +15,7 @@ from .wording import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .claims import Claims
+    from .claims import Claims, Roles
     from .document import Path
     from .schema import Ablation, Group, Role, Template
 
@@ -39,9 +40,14 @@ def broken_rules(sections: Mapping[str, Any]) -> Iterator[Finding]:
     if (circuit := sections.get("circuit")) is not None:
         yield from _groups(circuit)
         yield from _roles(circuit, prompts)
+        yield from _paths(circuit, ablation)
     if (claims := sections.get("claims")) is not None:
         if not any(getattr(claims, check) for check in CHECKS):
             yield ("claims",), f"no check is declared, so nothing could fail; declare one of {', '.join(CHECKS)}"
+        if (measure := sections.get("measure")) is not None and measure.metric == "kl":
+            yield from _distance(claims, circuit or {})
+        if claims.roles is not None:
+            yield from _limits(claims.roles, circuit or {})
         if circuit is not None and sections.get("model") is not None:
             yield from _subject(Spec.model_construct(**sections), claims)
 
@@ -149,6 +155,19 @@ def _groups(circuit: Mapping[str, Group]) -> Iterator[Finding]:
             if (owner := owners.get(head)) is not None:
                 yield ("circuit", name, "heads", index), f"{head} is already in the group {owner!r}"
             owners[head] = name
+    yield from _two_roles(circuit)
+
+
+def _two_roles(circuit: Mapping[str, Group]) -> Iterator[Finding]:
+    """Yield the layers all of whose heads have one role, and some or all of them another as well."""
+    named = [(name, *one) for name, group in circuit.items() if group.role for one in _with_heads(group)]
+    whole = {part.layer: name for name, _, part in named if not isinstance(part, Head)}
+    for name, place, part in named:
+        if (owner := whole.get(part.layer, name)) != name:
+            yield (
+                ("circuit", name, *place),
+                f"all heads of layer {part.layer} have the role of the group {owner!r}, and a head has one; name heads",
+            )
 
 
 def _roles(circuit: Mapping[str, Group], prompts: TemplatePrompts | FilePrompts | None) -> Iterator[Finding]:
@@ -180,6 +199,79 @@ def _place(role: Role, prompts: TemplatePrompts | FilePrompts | None) -> Iterato
     elif prompts is not None:
         for template in _without(role.to, prompts):
             yield "to", f"template {template!r} has no slot {role.to!r}; name a slot of every template"
+
+
+def _paths(circuit: Mapping[str, Group], ablation: Ablation | None) -> Iterator[Finding]:
+    """Yield the roles of which a path is a part, where no path can be patched, and their heads from which none leads.
+
+    A head reaches the queries of later layers only.
+    """
+    for name, group in circuit.items():
+        if group.role is None or "path" not in (kind := kind_of(group.role.key)).factors:
+            continue
+        if ablation is not None and ablation.value != "resample":
+            yield (
+                ("circuit", name, "role", "name"),
+                f"the role {kind.name} is read from paths, on which a head has its value of the corrupt run, and the"
+                f" ablation's value is {ablation.value}; write ablation.value: resample, or drop the role",
+            )
+        reached = [
+            part.layer
+            for other in circuit.values()
+            if other.role is not None and other.role.name == kind.needs
+            for _, part in _with_heads(other)
+        ]
+        for place, part in _with_heads(group):
+            if reached and part.layer >= max(reached):
+                yield (
+                    ("circuit", name, *place),
+                    f"what layer {part.layer} writes reaches no query of the heads with the role {kind.needs}, of which the"
+                    f" last stand in layer {max(reached)}, so its score as {kind.name} could only be 0; name heads of"
+                    " earlier layers",
+                )
+
+
+def _with_heads(group: Group) -> Iterator[tuple[tuple[str, int], Head | Attention | Layer]]:
+    """Yield the parts of a group that are heads or have some, each with the place in the group that names it."""
+    for key in ("heads", "layers"):
+        for index, name in enumerate(getattr(group, key)):
+            if isinstance(part := parse_component(name), (Head, Attention, Layer)):
+                yield (key, index), part
+
+
+def _distance(claims: Claims, circuit: Mapping[str, Group]) -> Iterator[Finding]:
+    """Yield what says nothing where the metric is kl, the distance from the clean run, which no run is nearer to."""
+    for name, group in circuit.items():
+        if group.role is not None and group.role.effect is not None:
+            yield (
+                ("circuit", name, "role", "effect"),
+                "with the metric kl every part has a positive effect, since no run is nearer to the clean one than it"
+                " is itself; drop this, or measure logit_diff or prob_diff",
+            )
+    if claims.attribution is not None and claims.attribution.method == "atp":
+        yield (
+            ("claims", "attribution", "method"),
+            "atp follows the gradient at the clean run, from which kl is the distance: it is 0 there, and flat, so it"
+            " would say nothing of any head; write eap-ig or exact, or measure logit_diff or prob_diff",
+        )
+
+
+def _limits(roles: Roles, circuit: Mapping[str, Group]) -> Iterator[Finding]:
+    """Yield the limits on roles that no score could miss, or that decide nothing."""
+    kinds = [kind_of(group.role.key) for group in circuit.values() if group.role is not None]
+    if roles.drift_at_most >= 1 and kinds and all(kind.at_most_one for kind in kinds):
+        names = ", ".join(dict.fromkeys(kind.name for kind in kinds))
+        yield (
+            ("claims", "roles", "drift_at_most"),
+            f"no score of {names} is below 0 or above 1, so none could fall by more than {roles.drift_at_most:g};"
+            " write less than 1",
+        )
+    if roles.mass_drift_at_most is not None and roles.on_move == "fail":
+        yield (
+            ("claims", "roles", "mass_drift_at_most"),
+            "on_move is fail, so no move is forgiven and this limit decides nothing; write on_move: warn or allow, or"
+            " drop it",
+        )
 
 
 def _subject(spec: Spec, claims: Claims) -> Iterator[Finding]:

@@ -76,6 +76,6 @@ def test_a_role_that_moved_is_what_the_spec_says_of_a_move(
 
     assert result.verdict is verdict
     told = "\n".join([result.headline, *result.details, *result.warnings, *(one.message for one in result.records)])
-    assert "L3H1 0.02 -> 0.78" in told
+    assert "L3H1 0.03 -> 0.78" in told
     assert bool(result.warnings) is warned
     assert all("the role successor moved: L3H3 0.78 -> 0.03" in warning for warning in result.warnings[:1])

@@ -32,7 +32,7 @@ def measured() -> Measured:
         roles={
             "number_mover": {head: {"attention": clean / clean * 0.98765432} for head in ("L0H1", "L2H0")},
             "letter_mover:two": {"L2H0": {"attention": clean / 7}},
-            "induction": {"L2H0": {"repeats": np.arange(16) / 7}},
+            "induction": {"L2H0": {"50 repeated tokens": np.arange(16) / 7}},
             "successor": {"L2H0": {"numbers": np.array([1, 0, 1]), "weekdays": np.array([0.123456789])}},
         },
         noise=1.23456789e-6,

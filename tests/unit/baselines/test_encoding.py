@@ -229,7 +229,10 @@ WRONG = {
         at("measured", "roles", "number_mover", "L2H0", "attention", value=[None] * 6),
         MOVER,
     ),
-    "heads with other names": (at("measured", "roles", "number_mover", "L2H0", value={"repeats": [1.0]}), ALIKE),
+    "heads with other names": (
+        at("measured", "roles", "number_mover", "L2H0", value={"50 repeated tokens": [1.0]}),
+        ALIKE,
+    ),
 }
 
 

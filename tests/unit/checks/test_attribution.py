@@ -16,6 +16,7 @@ from pytest_circuits.checks import judge
 from pytest_circuits.checks.attribution import SHOWN
 from pytest_circuits.errors import BaselineError, MeasurementError
 from pytest_circuits.records import Verdict
+from pytest_circuits.spec.schema import Measure
 
 ORDER = (5.0, -4.0, 3.0, 0.5, -0.4, 0.3, 0.2, 0.1)
 """Effects of the heads, from the first layer on."""
@@ -296,9 +297,11 @@ def test_a_tuned_checkpoint_agrees_and_a_rewired_one_does_not(tiny_result, metho
 
 
 def test_a_method_that_refuses_the_metric_is_an_error(tmp_path):
+    """A spec file is refused before that; one that was changed after it was read is not."""
     path = tmp_path / "a.circuit.yaml"
-    path.write_text(SPEC.replace("METHOD", "method: atp").replace("claims:", "measure: {metric: kl}\nclaims:"))
+    path.write_text(SPEC.replace("METHOD", "method: atp"))
     file = load_spec(path, root=tmp_path)
+    file = replace(file, spec=file.spec.model_copy(update={"measure": Measure(metric="kl")}))
     found = measure(file, open_checkpoint("builtin:tiny", device="cpu"))
 
     with pytest.raises(MeasurementError, match="kl"):

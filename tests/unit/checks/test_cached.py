@@ -313,7 +313,7 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a role of one head": ("roles.number_mover", lambda part: {"L0H0": part["L0H0"]}),
     "a role of a head more": ("roles.number_mover", lambda part: {**part, "L9H9": part["L0H0"]}),
     "attention of fewer prompts": ("roles.number_mover", at("L0H0", {"attention": [0.5]})),
-    "numbers of another role": ("roles.number_mover", at("L0H0", {"repeats": [0.5]})),
+    "numbers of another role": ("roles.number_mover", at("L0H0", {"50 repeated tokens": [0.5]})),
     "words of one head more": ("roles.successor", at("L0H1", {"letters": [1]})),
     "words in a text": ("roles.successor", lambda part: {head: {"letters": "1"} for head in part}),
     "attribution to a head fewer": ("attribution", lambda part: {head: part[head] for head in HEADS[1:]}),

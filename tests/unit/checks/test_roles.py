@@ -93,7 +93,7 @@ def test_the_intervals_of_a_score_are_paired():
 def with_role(r, key, value, head="L1H2", count=PROMPTS):
     """The reading in which a head has one number of a role throughout, and every other head 0.1."""
     kinds = {
-        "induction": {"repeats": 16},
+        "induction": {"50 repeated tokens": 16},
         "attractor_tracker": {"attention": count},
         "name_mover": {"direct": count, "attention": count},
         "backup_name_mover": {"backup": count},
@@ -102,7 +102,7 @@ def with_role(r, key, value, head="L1H2", count=PROMPTS):
 
     def numbers(value):
         return {
-            name: np.zeros(length) + (value if name in ("attention", "repeats") else 10 * value)
+            name: np.zeros(length) + (value if name in ("attention", "50 repeated tokens") else 10 * value)
             for name, length in kinds[key].items()
         }
 
@@ -251,6 +251,18 @@ def test_repeated_sequences_are_what_more_of_would_decide():
     assert record.verdict is Verdict.INCONCLUSIVE
     assert record.message.startswith("L1H2 induction 0.90 -> 0.86, drift -0.04 [-0.11, +0.03] is not proven on either")
     assert record.message.endswith(": about 20 repeated sequences in all would decide, there are 16")
+
+
+def test_repeated_sequences_of_another_length_than_the_references_do_not_compare():
+    def repeating(size):
+        return in_role(REFERENCE, "induction", **{head: {f"{size} repeated tokens": np.ones(16)} for head in HEADS})
+
+    told = "L1H2 induction: expected the reference's 16 of '50 repeated tokens'; found 16 of '24 repeated tokens'"
+    with pytest.raises(MeasurementError, match=told):
+        judged(repeating(24), repeating(50), circuit=one_role(name="induction"))
+    assert judged(repeating(24), repeating(24), circuit=one_role(name="induction"))["L1H2", "drift"].verdict is (
+        Verdict.PASS
+    )
 
 
 # -- exact words -------------------------------------------------------------------------------------------------------

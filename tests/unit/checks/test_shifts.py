@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from imagined import HEADS, OTHER_TASKS, SHARES, TASKS, compared, counted, in_role, reading, spec_file
@@ -249,6 +251,101 @@ def test_two_ways_to_hold_share_the_rate():
     ]
 
     assert verdicts == [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE]
+
+
+# -- against the role --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_move", MODES)
+def test_a_head_that_works_against_its_role_is_not_forgiven_whoever_took_it_over(on_move):
+    reversed_ = carrying(spread=0.0, L1H2=-0.42, L1H3=0.85)
+    result = judged(reversed_, reference=carrying(spread=0.0), on_move=on_move)
+    told = "L1H2 works against the role (-0.42), which no other head makes up for"
+
+    assert only(result).verdict is Verdict.DRIFT
+    assert result.warnings == ()
+    assert fates(result) == [
+        "the role number_mover moved: L1H2 0.80 -> 0.00; risen: L1H3 0.01 -> 0.85; all heads: 1.01 -> 1.05, drift "
+        f"+0.04 [+0.04, +0.04], limit 0.101; {told}."
+    ]
+    assert only(result).message == (
+        "L1H2 number_mover 0.80 -> 0.00, drift -0.80 [-0.80, -0.80] (templates as a sample [-0.80, -0.80])"
+        f" (share 0.80 -> -0.42, attention 0.95 -> 0.95){'' if on_move == 'fail' else f' ({told})'} is beyond its limit"
+        " 0.1"
+    )
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(-0.09, Verdict.PASS), (-0.11, Verdict.DRIFT)])
+def test_how_far_below_zero_is_no_fluctuation_is_the_limit_on_the_fall(share, verdict):
+    before, after = carrying(spread=0.0), carrying(spread=0.0, L1H2=share, L1H3=0.85)
+
+    assert only(judged(after, reference=before, on_move="allow")).verdict is verdict
+
+
+def test_one_head_against_the_role_leaves_another_s_move_forgiven():
+    before = carrying(spread=0.0, L0H1=0.5)
+    result = judged(
+        carrying(spread=0.0, L1H2=-0.42, L0H1=0.0, L1H3=0.9, L0H0=0.6), reference=before, circuit=BOTH, on_move="warn"
+    )
+
+    assert only(result).verdict is Verdict.DRIFT
+    assert only(result, component="L0H1").verdict is Verdict.PASS
+    assert [("L1H2 works against" in line, "L0H1 0.50" in line) for line in result.warnings] == [(False, True)]
+    assert [("L1H2 works against" in line, "L0H1 0.50" in line) for line in fates(result)] == [(True, False)]
+
+
+@pytest.mark.parametrize("on_move", MODES)
+def test_a_head_that_worked_against_its_role_in_the_reference_has_not_fallen(on_move):
+    before, after = carrying(spread=0.0, L1H2=-0.42), carrying(spread=0.0, L1H2=-0.6, L1H3=0.85)
+    result = judged(after, reference=before, on_move=on_move)
+
+    assert only(result).verdict is Verdict.PASS
+    assert (fates(result), result.warnings) == ([], ())
+    assert "works against" not in only(result).message
+
+
+def test_an_undecided_fall_of_a_head_that_was_against_its_role_before_is_not_held_against_it():
+    """The two readings are no more like each other than to the limit: whether it has fallen is not proven."""
+    swing = np.tile([1.0, -1.0], PROMPTS // 2)
+
+    def writing(**values):
+        numbers = {head: np.full(PROMPTS, 10 * values.get(head, 0.0)) for head in HEADS}
+        numbers["L1H2"] = numbers["L1H2"] + values["swing"] * swing
+        whole = replace(reading(spread=0.0), clean_logit_diff=np.full(PROMPTS, 10.0))
+        return in_role(whole, "backup_name_mover", **{head: {"backup": value} for head, value in numbers.items()})
+
+    circuit = {"a": {"heads": ("L1H2",), "role": {"name": "backup_name_mover"}}}
+
+    def message(share):
+        now, before = writing(L1H2=-0.5, L1H3=0.8, swing=6), writing(L1H2=share, swing=0)
+        return only(judged(now, reference=before, circuit=circuit, on_move="allow")).message
+
+    assert "works against" not in message(-0.42)
+    assert "(L1H2 works against the role (-0.50), which no other head makes up for)" in message(-0.05)
+
+
+def test_a_task_may_be_worked_against_by_its_own_limit():
+    """A mean bias may be negative: 'late' by more than a task's limit of 0.3, 'early' by less."""
+
+    def biased(**tasks):
+        return {task: np.full(40, value) for task, value in tasks.items()}
+
+    def whole(**heads):
+        numbers = dict.fromkeys(HEADS, biased(early=0.0, late=0.0)) | heads
+        return in_role(reading(), "greater_than", **numbers)
+
+    circuit = {"a": {"heads": ("L0H1",), "role": {"name": "greater_than"}}}
+    before = whole(L0H1=biased(early=0.9, late=0.9))
+    after = whole(L0H1=biased(early=-0.25, late=-0.35), L1H0=biased(early=0.95, late=0.95))
+    result = judged(after, reference=before, circuit=circuit, on_move="allow")
+    verdicts = {record.message.split(" 0.90 ")[0]: record.verdict for record in result.records}
+
+    assert verdicts == {
+        "L0H1 greater_than": Verdict.DRIFT,
+        "L0H1 greater_than of 'early'": Verdict.PASS,
+        "L0H1 greater_than of 'late'": Verdict.DRIFT,
+    }
+    assert "; L0H1 works against the role (-0.30), which no other head makes up for." in fates(result)[0]
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

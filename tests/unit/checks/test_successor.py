@@ -145,7 +145,7 @@ def test_absolute_limits_are_judged_without_a_reference():
 
 def test_a_limit_finer_than_two_steps_is_an_error():
     few = reading(successor={"L0H1": depth(**{"edit months": (9, 19)})})
-    found = drift(result_of(few, few), "edit months:")
+    found = drift(result_of(few, few, drift_at_most=0.1), "edit months:")
 
     assert found.verdict is Verdict.ERROR
     assert found.message == (
@@ -153,6 +153,14 @@ def test_a_limit_finer_than_two_steps_is_an_error():
         " (0.105). Raise drift_at_most."
     )
     assert drift(result_of(few, few, drift_at_most=2 / 19), "edit months").verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("hits", "verdict"), [(9, Verdict.PASS), (7, Verdict.PASS), (6, Verdict.DRIFT)])
+def test_where_no_limit_is_written_two_of_few_numbers_may_be_lost(hits, verdict):
+    before, now = (reading(successor={"L0H1": depth(**{"edit months": (n, 10)})}) for n in (9, hits))
+    found = drift(result_of(now, before), "edit months")
+
+    assert (found.verdict, found.limit) == (verdict, 0.2)
 
 
 def test_a_bias_has_no_step():

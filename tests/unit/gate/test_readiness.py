@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from imagined import CHECKS, HEADS, counted, in_role, reading, spec_file
+from imagined import CHECKS, HEADS, counted, every_claim, in_role, reading, spec_file
 
 from pytest_circuits.gate.effects import Effects
 from pytest_circuits.gate.readiness import refusals, seen_by, warnings
@@ -146,6 +146,84 @@ def test_what_necessity_becomes_is_known_only_over_the_empty_floor():
     assert "necessity" not in seen["L1H2"]
 
 
+RANKED = reading(shares={head: 0.3 - 0.01 * at for at, head in enumerate(HEADS) if head not in ("L0H1", "L1H2")})
+"""L1H2 has the largest effect, L0H1 the smallest, and no two have the same."""
+
+
+def attributing(top, on_fall="fail", **limits):
+    return spec_file({"heads": {}, "attribution": {"top": top, "on_fall": on_fall, **limits}})
+
+
+def sees(file, r):
+    """The heads whose loss the check `attribution` sees."""
+    return [head for head, checks in seen_by(file, r).items() if "attribution" in checks]
+
+
+def test_attribution_sees_a_head_that_is_missed_among_the_largest_where_a_fall_is_a_failure():
+    any_order = {"spearman_at_least": 0.1}
+
+    assert sees(attributing(1, **any_order), RANKED) == ["L1H2"]
+    assert sees(attributing(2, **any_order), RANKED) == ["L1H2"]  # 1 of 3 are the same
+    assert sees(attributing(3, **any_order), RANKED) == []  # 2 of 4
+    assert sees(attributing(3, **any_order, jaccard_at_least=0.51), RANKED) == ["L1H2"]
+    assert sees(attributing(1, on_fall="warn"), RANKED) == []
+
+
+def test_attribution_sees_a_head_without_which_the_order_is_another():
+    """L1H2 falls from the first rank to the last, and seven heads move up by one: 1 - 6 (49 + 7) / (8 63) = 0.33."""
+    assert sees(attributing(4, jaccard_at_least=0.1, spearman_at_least=0.32), RANKED) == []
+    assert sees(attributing(4, jaccard_at_least=0.1, spearman_at_least=0.34), RANKED) == ["L1H2"]
+
+
+def test_attribution_sees_the_one_head_that_it_finds():
+    file = attributing(4, jaccard_at_least=0.1, spearman_at_least=0.32)
+
+    assert sees(file, replace(RANKED, noise=4.0)) == ["L1H2"]  # the others' effects are 1.5 to 3
+    assert sees(file, replace(RANKED, noise=9.0)) == []
+
+
+def test_the_digits_see_a_successor_and_no_other_head():
+    assert {head: "successor" in checks for head, checks in seen_by(every_claim(), reading()).items()} == {
+        "L0H1": True,
+        "L1H2": False,
+    }
+
+
+OF_MLP = counted({"probe": (57, 60), "transfer": (36, 40), "coverage": (45, 60)})
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "is_seen"),
+    [
+        ({"edit months": (2, 50)}, {}, False),
+        ({"edit months": (6, 50)}, {}, True),
+        ({"edit months": (6, 50)}, {"drift_at_most": 0.2}, False),
+        ({"edit months": (2, 50)}, {"edit_months_at_least": 0.02}, True),
+        ({}, {"edit_at_least": 0.02}, True),
+        ({}, {"greater_than_at_least": 0.02}, True),
+        ({}, {"tasks_at_least": {"letters": 0.02}}, True),
+        ({}, {"probe_at_least": 0.9, "transfer_at_least": 0.8, "coverage_at_least": 0.7}, False),
+    ],
+)
+def test_what_the_first_mlp_makes_of_digits_stays_when_a_head_is_lost(own, limits, is_seen):
+    r = replace(reading(), successor={"L0H1": {**OF_MLP, **counted(own)}})
+    seen = seen_by(spec_file({"heads": {}, "successor": limits}), r)
+
+    assert ("successor" in seen["L0H1"]) is is_seen
+
+
+def test_attribution_and_digits_that_no_loss_moves_are_warned_of():
+    r = replace(RANKED, successor={"L0H1": OF_MLP})
+    claims = {"heads": {}, "successor": {}}
+    told = "{} cannot fail by the loss of one head of the circuit: none moves it beyond its limits."
+    mlp = "what the loss of L0.mlp would move is not measured."
+
+    for on_fall, checks in (("fail", ["attribution", "successor"]), ("warn", ["successor"])):
+        attribution = {"top": 4, "on_fall": on_fall, "spearman_at_least": 0.01, "jaccard_at_least": 0.01}
+        file = spec_file({**claims, "attribution": attribution})
+        assert warnings(file, r) == (*map(told.format, checks), mlp)
+
+
 def test_claims_that_no_loss_moves_are_warned_of():
     quiet = reading(shares={"L1H2": 0.05, "L0H1": 0.05})
     loose = {"behaviour": {}, "necessity": {"drift_at_most": 0.5}, "heads": {}, "roles": {}}
@@ -175,7 +253,7 @@ def role_of_l1h2(name):
 
 def test_a_role_that_is_too_noisy_on_repeated_sequences_says_how_many_of_them_would_do():
     values = np.tile([0.2, 0.8], 8)
-    noisy = in_role(reading(), "induction", **{head: {"repeats": values} for head in HEADS})
+    noisy = in_role(reading(), "induction", **{head: {"50 repeated tokens": values} for head in HEADS})
     se = values.std(ddof=1) / 4
     (text,) = refusals(role_of_l1h2("induction"), noisy)
 
@@ -189,7 +267,7 @@ def test_a_role_that_is_too_noisy_on_repeated_sequences_says_how_many_of_them_wo
 def test_a_role_that_divides_by_nothing_needs_no_effect():
     """Attention and weights mean the same whatever the task comes to; a share of no effect means nothing."""
     nothing = reading(spread=1.5)
-    r = in_role(nothing, "induction", **{head: {"repeats": np.ones(16)} for head in HEADS})
+    r = in_role(nothing, "induction", **{head: {"50 repeated tokens": np.ones(16)} for head in HEADS})
 
     for name in ("induction", "successor"):
         assert refusals(role_of_l1h2(name), r) == ()

@@ -19,6 +19,10 @@ READING = reading(spread=0.2, noise=0.01)
 PROMPTS = len(READING.templates)
 
 
+STORED = {"repeats": "50 repeated tokens"}
+"""The factors that are stored under a name of another kind."""
+
+
 def some(centre, spread=0.1, count=PROMPTS):
     return centre + spread * RNG.standard_normal(count)
 
@@ -36,7 +40,9 @@ def with_every_factor(key):
     if kind.from_weights:
         of_head = {head: {"a": RNG.uniform(-1, 1, 7), "b": RNG.uniform(-1, 1, 30)} for head in HEADS}
     else:
-        of_head = {head: {name: numbers[name]() for name in kind.measured_of_prompts} for head in HEADS}
+        of_head = {
+            head: {STORED.get(name, name): numbers[name]() for name in kind.measured_of_prompts} for head in HEADS
+        }
     shares = {head: RNG.uniform(-1, 1) for head in HEADS}
     return in_role(reading(spread=0.2, shares=shares), key, **of_head)
 
@@ -49,7 +55,11 @@ def naive_mean(values, templates):
 
 
 def naive_score(r, key, head):
-    """The score as `spec.roles` tells it, number by number."""
+    return max(0.0, naive_smallest(r, key, head))
+
+
+def naive_smallest(r, key, head):
+    """The score as `spec.roles` tells it, number by number, before it is clipped."""
     kind, named = ROLES[key], r.roles[key][head]
     whole = naive_mean(r.clean - r.floor, r.templates)
     logits = naive_mean(r.clean_logit_diff, r.templates)
@@ -66,10 +76,10 @@ def naive_score(r, key, head):
         elif factor == "path":
             found.append(kind.sign * naive_mean(named["path"], r.templates) / whole)
         elif factor == "repeats":
-            found.append(statistics.fmean(map(float, named["repeats"])))
+            found.append(statistics.fmean(map(float, named[STORED["repeats"]])))
         else:
             found.append(statistics.fmean(float(value) for task in named.values() for value in task))
-    return max(0.0, min(found))
+    return min(found)
 
 
 @pytest.mark.parametrize("key", ROLES)
@@ -106,7 +116,7 @@ def test_the_mass_has_the_error_of_the_sum_and_not_the_sum_of_errors():
 
 
 def test_equal_scores_are_not_lower():
-    r = in_role(READING, "induction", **{head: {"repeats": np.ones(16)} for head in HEADS})
+    r = in_role(READING, "induction", **{head: {STORED["repeats"]: np.ones(16)} for head in HEADS})
 
     assert {Scores(Effects(r), "induction").percentile(head) for head in HEADS} == {0.0}
 
@@ -132,6 +142,16 @@ def test_a_number_mover_scores_the_smaller_of_share_and_attention_and_never_belo
     assert Scores(Effects(r), "number_mover").score("L1H2").value == pytest.approx(score)
 
 
+@pytest.mark.parametrize("key", ROLES)
+def test_before_it_is_clipped_a_score_is_the_smallest_factor_whatever_its_sign(key):
+    r = with_every_factor(key)
+    scores = Scores(Effects(r), key)
+    signed = [scores.signed(head).value for head in HEADS]
+
+    assert signed == pytest.approx([naive_smallest(r, key, head) for head in HEADS])
+    assert [scores.score(head).value for head in HEADS] == [max(0.0, value) for value in signed]
+
+
 def test_a_score_that_was_clipped_keeps_its_uncertainty():
     effects = Effects(reading(spread=0.1, shares={"L1H2": -0.2}))
 
@@ -140,7 +160,7 @@ def test_a_score_that_was_clipped_keeps_its_uncertainty():
 
 def test_repeated_sequences_are_one_stratum_of_their_own():
     values = some(0.6, count=16)
-    r = in_role(READING, "induction", L0H0={"repeats": values})
+    r = in_role(READING, "induction", L0H0={STORED["repeats"]: values})
     estimate = Scores(Effects(r), "induction").score("L0H0").estimate
 
     assert estimate.se == pytest.approx(values.std(ddof=1) / 4)
@@ -233,7 +253,44 @@ def test_other_words_and_other_sequences_do_not_compare():
         refuse_other_samples(one, other, "L0H1")
     assert str(refusal.value) == (
         "L0H1 successor: expected the reference's 4 of 'letters'; found 7 of 'days', 3 of 'letters'.\n"
-        "  Numbers of different words or sequences do not compare. Update the baseline with this tokenizer."
+        "  Numbers of different words or sequences do not compare. Update the baseline with this tokenizer"
+        " and context length."
+    )
+
+
+def test_repeated_sequences_of_another_length_do_not_compare():
+    """As many sequences, and of the same score: only their name says that fewer tokens are repeated."""
+    one, other = (
+        Scores(Effects(in_role(READING, "induction", L0H0={f"{size} repeated tokens": np.ones(16)})), "induction")
+        for size in (24, 50)
+    )
+    refuse_other_samples(other, other, "L0H0")
+
+    with pytest.raises(MeasurementError) as refusal:
+        refuse_other_samples(one, other, "L0H0")
+    assert str(refusal.value) == (
+        "L0H0 induction: expected the reference's 16 of '50 repeated tokens'; found 16 of '24 repeated tokens'.\n"
+        "  Numbers of different words or sequences do not compare. Update the baseline with this tokenizer and context"
+        " length."
+    )
+    assert one.score("L0H0").value == other.score("L0H0").value
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ({}, "none"),
+        ({"attention": np.ones(16)}, "none"),
+        ({f"{size} repeated tokens": np.ones(16) for size in (24, 50)}, "'24 repeated tokens', '50 repeated tokens'"),
+    ],
+)
+def test_sequences_of_no_or_of_several_lengths_have_no_score(named, found):
+    scores = Scores(Effects(in_role(READING, "induction", L0H0=named)), "induction")
+
+    with pytest.raises(MeasurementError) as refusal:
+        scores.score("L0H0")
+    assert str(refusal.value).startswith(
+        f"L0H0 induction: expected numbers of repeated sequences of one length, found {found}.\n"
     )
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 CLOSE = {"abs": 1e-4}
 REPEATED = TOKENS - 1
 """All tokens but the BOS are repeated: 1 + 2 x 19 positions fit into the context of 40."""
+SEQUENCES = f"{REPEATED} repeated tokens"
 
 
 def runs_of(model: BoundModel, change: str = "key", **options: Any) -> Runs:
@@ -99,18 +100,18 @@ LOOKS = {
 @pytest.mark.parametrize("role", LOOKS)
 def test_heads_that_look_back_score_one_and_idle_ones_as_chance_has_it(role: str, looking: Runs) -> None:
     lookers, chance = LOOKS[role]
-    for head, score in means(role, looking, "repeats").items():
+    for head, score in means(role, looking, SEQUENCES).items():
         idle = head in (IDLE, Head(1, 2), Head(1, 3))
         assert score == pytest.approx(1 if head in lookers else chance if idle else 0, **CLOSE), head
 
 
 def test_what_repeats_is_predicted_through_two_heads_alone(looking: Runs) -> None:
-    scores = means("induction_causal", looking, "repeats")
+    scores = means("induction_causal", looking, SEQUENCES)
 
     assert scores[PREVIOUS] == pytest.approx(LOUD, abs=0.1)  # without the key nothing is found, and the BOS is said
     assert 0.8 * LOUD < scores[INDUCTION] < LOUD  # what other sequences have said is said instead
     assert all(abs(scores[head]) < 1e-4 for head in scores if head not in (PREVIOUS, INDUCTION))
-    assert means("induction", looking, "repeats")[LOOKING] == pytest.approx(1)  # which a look does not tell
+    assert means("induction", looking, SEQUENCES)[LOOKING] == pytest.approx(1)  # which a look does not tell
 
 
 def test_exact_patching_finds_exactly_the_circuit(looking: Runs) -> None:
@@ -244,10 +245,10 @@ def test_a_role_is_measured_as_it_is_declared(role: str, moving: Runs, writing: 
             assert named
             assert all(values.ndim == 1 and len(values) >= 5 for values in named.values())
         else:
-            samples = {"repeats": 16}
-            assert {name: len(values) for name, values in named.items()} == {
-                name: samples.get(name, len(runs.encoded)) for name in kind.measured_of_prompts
-            }
+            sequences = {SEQUENCES: 16} if kind.factors == ("repeats",) else {}
+            assert {name: len(values) for name, values in named.items()} == (
+                sequences or dict.fromkeys(kind.measured_of_prompts, len(runs.encoded))
+            )
         assert all(values.dtype == np.float64 and np.isfinite(values).all() for values in named.values())
 
 
@@ -256,7 +257,7 @@ def test_a_role_is_measured_as_it_is_declared(role: str, moving: Runs, writing: 
 
 def test_heads_cut_from_the_projections_output_have_other_roles(looking: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault of slicing what the output projection puts out, where a head is a slice of its input."""
-    right = means("induction_causal", looking, "repeats")
+    right = means("induction_causal", looking, SEQUENCES)
     register = BoundModel._register
 
     def of_the_output(self: BoundModel, site: Any, passed: Any) -> Any:
@@ -267,7 +268,7 @@ def test_heads_cut_from_the_projections_output_have_other_roles(looking: Runs, m
         )
 
     monkeypatch.setattr(BoundModel, "_register", of_the_output)
-    wrong = means("induction_causal", looking, "repeats")
+    wrong = means("induction_causal", looking, SEQUENCES)
 
     assert right[INDUCTION] > 4
     assert wrong[INDUCTION] < 0.1

@@ -11,11 +11,15 @@ import torch
 from pairs import ANSWER, FOIL, random_pairs
 from small_models import bound, random_module
 
+from pytest_circuits.checkpoints.handle import open_checkpoint
 from pytest_circuits.engine.runs import Runs
 from pytest_circuits.errors import PromptError, SpecError
+from pytest_circuits.prompts.encode import encode
+from pytest_circuits.prompts.pair import Pair
 from pytest_circuits.roles.reading import every_head, read_role
 from pytest_circuits.spec.components import Head
 from pytest_circuits.spec.roles import ROLES
+from pytest_circuits.spec.schema import Ablation, Tokens
 
 if TYPE_CHECKING:
     from pytest_circuits.checkpoints.model import BoundModel
@@ -46,6 +50,8 @@ def place_of(key: str, row: Encoded) -> list[int]:
         return [at for at in range(len(row.clean)) if row.clean[at] == row.answer]
     if role == "s_inhibition":
         return [max(at for at in range(len(row.clean)) if row.clean[at] == row.foil)]
+    if role == "sequence_mover" and row.pair.flip is None:
+        return [max(row.flip)]
     return list(row.flip)
 
 
@@ -92,6 +98,31 @@ def test_prompts_of_one_text_with_other_twins_have_their_own_place(random_model:
     told = eager(random_model, first.clean)[1][1]
 
     assert found == pytest.approx([float(told[1] + told[2]), float(told[3])], abs=1e-5)
+
+
+@pytest.mark.parametrize("role", [role for role in PLACED if ROLES[role].place != "slot"])
+def test_in_prompts_from_a_file_a_place_is_found_without_slots(random_model: BoundModel, role: str) -> None:
+    rows = [
+        replace(row, pair=replace(row.pair, flip=None), spans={}, flip=(1, 3)) for row in with_names(random_pairs())
+    ]
+    found = read_role(role, runs_of(random_model, rows), MOVERS)[Head(1, 1)]["attention"]
+    told = [eager(random_model, row.clean)[1][1] for row in rows]
+
+    assert found == pytest.approx(
+        [float(one[place_of(role, row)].sum()) for one, row in zip(told, rows, strict=True)], abs=1e-5
+    )
+
+
+def test_of_a_sequence_whose_every_member_changes_the_last_one_is_looked_at() -> None:
+    model = open_checkpoint("builtin:tiny", device="cpu").bound
+    pair = Pair("ten , eleven , twelve ,", "five , six , seven ,", "thirteen", "eight", "a")
+    rows = encode([pair], model.tokenizer, Tokens(), Ablation())
+    members = [rows[0].clean.index(model.tokenizer.convert_tokens_to_ids(word)) for word in ("ten", "eleven", "twelve")]
+    told = eager(model, rows[0].clean)[2][2]
+
+    for role, looked_at in (("sequence_mover", members[-1:]), ("number_mover", members)):
+        found = read_role(role, runs_of(model, rows))[Head(2, 2)]["attention"]
+        assert found == pytest.approx([float(told[looked_at].sum())], abs=1e-5)
 
 
 NEEDS_SLOT = [role for role in PLACED if ROLES[role].place == "slot"]

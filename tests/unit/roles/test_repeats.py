@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from hand_set import Tokenizer
+from imagined import in_role, reading
 from naive import Naive
 from small_models import VOCABULARY, bound, random_module
 from tokenizers import AddedToken
 
 from pytest_circuits.checkpoints.model import BoundModel
 from pytest_circuits.engine.runs import Runs
-from pytest_circuits.errors import PromptError
+from pytest_circuits.errors import MeasurementError, PromptError
+from pytest_circuits.gate.effects import Effects
+from pytest_circuits.gate.scores import Scores, refuse_other_samples
 from pytest_circuits.roles import induction_causal, repeats
 from pytest_circuits.roles.reading import every_head, read_role
 from pytest_circuits.roles.repeats import repeated
@@ -61,20 +64,20 @@ def test_scores_equal_the_naive_loop(architecture: str, role: str, bos: int | No
     expected = naive_scores(model, role)
 
     for head, named in read_role(role, runs_of(model, batch_size=5)).items():
-        assert named["repeats"] == pytest.approx(expected[head.layer, head.head], abs=1e-5)
+        assert named[repeated(model).name] == pytest.approx(expected[head.layer, head.head], abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_what_a_head_causes_equals_the_naive_loop(architecture: str) -> None:
     model = small(architecture, context=20)
-    rows = induction_causal.prompts(model)
+    rows = induction_causal.prompts(repeated(model))
     naive = Naive(model)
     kept = [naive.values(row.clean) for row in rows]
     values = {key: torch.stack([one[key] for one in kept]).mean(0) for key in kept[0]}
     found = read_role("induction_causal", runs_of(model))
 
     for head in every_head(model)[::5]:
-        for row, effect in zip(rows, found[head]["repeats"], strict=True):
+        for row, effect in zip(rows, found[head][repeated(model).name], strict=True):
             clean = naive.run(row.clean)
             ablated = naive.logits(row.clean, {head}, values, list(range(len(row.clean))))
             lost = (clean - ablated)[row.answer] - (clean - ablated)[row.foil]
@@ -85,7 +88,7 @@ def test_the_cut_sequence_is_followed_by_its_answer() -> None:
     model = small("llama", context=20)
     sequences = repeated(model)
 
-    for row, whole in zip(induction_causal.prompts(model), sequences.ids.tolist(), strict=True):
+    for row, whole in zip(induction_causal.prompts(repeated(model)), sequences.ids.tolist(), strict=True):
         assert [*row.clean, row.answer] == whole
         assert row.foil in row.clean
         assert row.foil not in (row.answer, row.clean[-1])
@@ -103,6 +106,29 @@ def test_sequences_repeat_distinct_plain_tokens_behind_one_bos() -> None:
     assert len({tuple(row) for row in sequences.ids.tolist()}) == 16
     firsts = [row[1] for row in sequences.ids.tolist()]
     assert len(set(firsts)) > 12  # no order is another's
+
+
+@pytest.mark.parametrize(("context", "name"), [(500, "50 repeated tokens"), (50, "24 repeated tokens")])
+@pytest.mark.parametrize("role", [*ROLES, "induction_causal"])
+def test_numbers_are_stored_under_a_name_that_says_how_many_tokens_are_repeated(
+    role: str, context: int, name: str
+) -> None:
+    found = read_role(role, runs_of(small("llama", context=context)))
+
+    assert {*map(tuple, found.values())} == {(name,)}
+
+
+@pytest.mark.parametrize("role", [*ROLES, "induction_causal"])
+def test_a_checkpoint_of_a_shorter_context_is_not_compared_with_its_reference(role: str) -> None:
+    """The score over 24 tokens is another measure than that over 50, of as many sequences."""
+    now, before = (
+        Scores(Effects(in_role(reading(), role, **{str(head): named for head, named in found.items()})), role)
+        for found in (read_role(role, runs_of(small("llama", context=context))) for context in (50, 500))
+    )
+    refuse_other_samples(now, now, "L0H0")
+
+    with pytest.raises(MeasurementError, match="16 of '50 repeated tokens'; found 16 of '24 repeated tokens'.\n"):
+        refuse_other_samples(now, before, "L0H0")
 
 
 def test_sequences_are_the_same_on_every_machine() -> None:
@@ -189,7 +215,8 @@ def test_memory_that_is_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) ->
     assert runs.batch_size == 4
     assert runs.notices
     for head, named in expected.items():
-        assert found[head]["repeats"] == pytest.approx(named["repeats"], abs=1e-6)
+        (name,) = named
+        assert found[head][name] == pytest.approx(named[name], abs=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -209,6 +236,6 @@ def test_taking_outputs_for_heads_is_told_apart(architecture: str, monkeypatch: 
     monkeypatch.setattr(BoundModel, "_register", of_the_output)
     runs = runs_of(model)
     wrong = read_role("induction_causal", runs)
-    differs = [abs(wrong[head]["repeats"] - right[head]["repeats"]).mean() for head in right]
+    differs = [abs(wrong[head][name] - right[head][name]).mean() for head, (name,) in right.items()]
 
     assert max(differs) > 0.05

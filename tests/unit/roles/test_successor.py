@@ -11,11 +11,14 @@ from naive_ov import naive_output, naive_value, stages
 from small_models import VARIANT_NAMES, VOCABULARY, bound, random_module
 
 from pytest_circuits.checkpoints.ov import output_weight, value_weights
+from pytest_circuits.checks.roles import STEPS
 from pytest_circuits.engine.runs import Runs
 from pytest_circuits.errors import PromptError
+from pytest_circuits.gate.limits import per_template
 from pytest_circuits.roles import ov_circuit
 from pytest_circuits.roles.reading import read_role
-from pytest_circuits.roles.successor import DAYS, MONTHS, TASKS
+from pytest_circuits.roles.successor import DAYS, LEAST, MONTHS, TASKS
+from pytest_circuits.spec.claims import Roles
 from pytest_circuits.spec.components import Head
 
 if TYPE_CHECKING:
@@ -58,7 +61,8 @@ def naive_score(model: BoundModel, head: Head, words: list[str], *, cyclic: bool
             residual = norms[head.layer](mlp(norm(embed.weight[token])))
             value = naive_value(model, head) @ residual
             written = torch.stack([w * v for w, v in zip(naive_output(model, head), value, strict=True)]).sum(0)
-            logits = {t: float(final(written) @ model.module.lm_head.weight[t]) for t in tokens}
+            state = final(written) - final(torch.zeros_like(written))  # what it adds to every token is no head's
+            logits = {t: float(state @ model.module.lm_head.weight[t]) for t in tokens}
             hits.append(float(max(logits, key=lambda t: logits[t]) == tokens[(place + 1) % len(tokens)]))
     return hits
 
@@ -220,13 +224,33 @@ def test_a_reading_of_the_wrong_third_is_told_apart() -> None:
     assert sum(successor_scores(model)[PLANTED]["weekdays"]) < 5
 
 
-def test_a_head_that_writes_nothing_has_no_argmax(model: BoundModel) -> None:
+def test_a_head_that_writes_nothing_says_nothing(model: BoundModel) -> None:
+    """Whatever the norm behind it adds to every token: that is no head's."""
     model = with_words(model)
+    final = model.module.get_submodule(model.architecture.final_norm)
     with torch.no_grad():
         naive_output(model, PLANTED).zero_()
+        if (bias := getattr(final, "bias", None)) is not None:
+            bias.copy_(100 * model.module.lm_head.weight[model.tokenizer.ids["tuesday"]])
 
-    scores = successor_scores(model)[PLANTED]
-    alike = dict(ov_circuit.logits_of(model, [7, 10, 13], lambda *_: None))[1][2]
+    said = dict(ov_circuit.logits_of(model, [7, 10, 13], lambda *_: None))[1][PLANTED.head]
 
-    assert torch.equal(alike[0], alike[1])
-    assert sum(scores["weekdays"]) <= 1  # a norm's bias may be read as one word, whatever the head reads
+    assert torch.count_nonzero(said) == 0
+    assert sum(sum(hits) for hits in successor_scores(model)[PLANTED].values()) == 0
+
+
+def test_what_a_final_norm_adds_to_every_token_moves_no_score(model: BoundModel) -> None:
+    model = with_words(model)
+    before = dict(ov_circuit.logits_of(model, TOKENS.tolist(), lambda *_: None))
+    final = model.module.get_submodule(model.architecture.final_norm)
+    if (bias := getattr(final, "bias", None)) is not None:
+        bias.data.copy_(torch.linspace(-9, 9, len(bias)))
+
+    for layer, logits in ov_circuit.logits_of(model, TOKENS.tolist(), lambda *_: None):
+        torch.testing.assert_close(logits, before[layer], rtol=1e-4, atol=1e-4)
+
+
+def test_six_steps_of_a_task_are_too_few_for_its_default_limit(model: BoundModel) -> None:
+    assert "letters" not in successor_scores(with_words(model, [*WORDS, *"abcdefg"]))[PLANTED]
+    assert "letters" in successor_scores(with_words(model, [*WORDS, *"abcdefgh"]))[PLANTED]
+    assert per_template(Roles().drift_at_most) >= STEPS / LEAST

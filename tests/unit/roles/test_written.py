@@ -51,7 +51,8 @@ def naive_logits(model: BoundModel, head: Head, token: int) -> list[float]:
     with torch.no_grad():
         value = naive_value(model, head) @ norms[head.layer](mlp(norm(embed.weight[token])))
         written = sum(w * v for w, v in zip(naive_output(model, head), value, strict=True))
-        return (model.module.lm_head.weight @ final(written)).tolist()
+        state = final(written) - final(torch.zeros_like(written))  # what it adds to every token is no head's
+        return (model.module.lm_head.weight @ state).tolist()
 
 
 @pytest.mark.parametrize("at_once", [7, 4096])
@@ -117,6 +118,17 @@ def test_two_digits_are_a_task_of_their_own(random_model: BoundModel) -> None:
 def test_a_head_that_prefers_nothing_has_no_bias(random_model: BoundModel) -> None:
     with torch.no_grad():
         random_model.module.lm_head.weight.zero_()
+
+    found = read_role("greater_than", runs_of(random_model, []))[PLANTED]["numerals"]
+    assert found.mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_head_that_writes_nothing_has_no_bias(random_model: BoundModel) -> None:
+    with torch.no_grad():
+        naive_output(random_model, PLANTED).zero_()
+        for name, bias in random_model.module.get_submodule(random_model.architecture.final_norm).named_parameters():
+            if name == "bias":
+                bias.copy_(torch.linspace(-9, 9, len(bias)))
 
     found = read_role("greater_than", runs_of(random_model, []))[PLANTED]["numerals"]
     assert found.mean() == pytest.approx(0, abs=1e-6)

@@ -229,6 +229,21 @@ RULES = [
         "25 heads are more than half of the model's 48, of which two random sets of so many have a Jaccard index of"
         " 0.36; write 24 at most",
     ),
+    (
+        "  roles:\n",
+        "  roles: {drift_at_most: 1.0}\n",
+        "24:26",
+        "claims.roles.drift_at_most",
+        "no score of number_mover is below 0 or above 1, so none could fall by more than 1; write less than 1",
+    ),
+    (
+        "  roles:\n",
+        "  roles: {mass_drift_at_most: 0.2}\n",
+        "24:31",
+        "claims.roles.mass_drift_at_most",
+        "on_move is fail, so no move is forgiven and this limit decides nothing; write on_move: warn or allow, or drop"
+        " it",
+    ),
 ]
 
 
@@ -453,3 +468,153 @@ def test_what_a_group_asks_of_its_heads_needs_the_check_that_judges_it(
     (found,) = project.problems(change(("  roles:\n", ""), ("number_mover, at_least: 0.5", f"number_mover, {key}")))
 
     assert f"circuit.number_mover.role.{key.partition(':')[0]}: the check roles judges this" in found
+
+
+# -- what could not fail, or says nothing ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["{}", "{drift_at_most: 0.99}"])
+def test_a_score_can_fall_by_less_than_one(limit: str, project: Project, change: Callable[..., str]) -> None:
+    assert project.load(change(("  roles:\n", f"  roles: {limit}\n"))).spec.claims.roles is not None
+
+
+def test_one_role_whose_scores_have_no_end_may_fall_by_more_than_one(
+    project: Project, change: Callable[..., str]
+) -> None:
+    causal = (MOVER, MOVER + "\n  a: {heads: [L0H0], role: {name: induction_causal}}")
+    attention = (MOVER, MOVER + "\n  a: {heads: [L0H0], role: {name: induction}}")
+    limit = ("  roles:\n", "  roles: {drift_at_most: 1.5}\n")
+
+    assert project.load(change(causal, limit)).spec.claims.roles.drift_at_most == 1.5
+    (found,) = project.problems(change(attention, limit))
+    assert "no score of number_mover, induction is below 0 or above 1, so none could fall by more than 1.5;" in found
+
+
+@pytest.mark.parametrize("on_move", ["warn", "allow"])
+def test_how_much_is_lost_on_the_way_is_asked_where_a_move_is_forgiven(
+    on_move: str, project: Project, change: Callable[..., str]
+) -> None:
+    roles = f"  roles: {{mass_drift_at_most: 2.0, on_move: {on_move}}}\n"
+
+    assert project.load(change(("  roles:\n", roles))).spec.claims.roles.mass_drift_at_most == 2.0
+
+
+METRIC = ("metric: logit_diff", "metric: kl")
+
+
+@pytest.mark.parametrize(
+    ("parts", "place", "layer", "owner"),
+    [
+        ("heads: [L3H1]", "20:21: circuit.readers.heads.0", 3, "number_mover"),
+        ("heads: [L2.attn]", "19:26: circuit.number_mover.heads.0", 2, "readers"),
+    ],
+)
+def test_a_head_with_two_roles_is_refused(
+    parts: str, place: str, layer: int, owner: str, project: Project, change: Callable[..., str]
+) -> None:
+    second = f"{{{parts}, role: {{name: current_token}}, mlps: [L0.mlp]"
+
+    assert project.problems(change(("{mlps: [L0.mlp]", second))) == [
+        f"specs/a.circuit.yaml:{place}: all heads of layer {layer} have the role of the group {owner!r}, and a head has"
+        " one; name heads"
+    ]
+
+
+def test_an_effect_that_no_head_could_miss_is_refused(project: Project, change: Callable[..., str]) -> None:
+    found = project.problems(change(METRIC, ("at_least: 0.5}}", "at_least: 0.5, effect: positive}}")))
+
+    assert found == [
+        "specs/a.circuit.yaml:19:92: circuit.number_mover.role.effect: with the metric kl every part has a positive"
+        " effect, since no run is nearer to the clean one than it is itself; drop this, or measure logit_diff or"
+        " prob_diff"
+    ]
+
+
+def test_a_gradient_where_the_metric_is_flat_is_no_attribution(project: Project, change: Callable[..., str]) -> None:
+    (found,) = project.problems(change(METRIC, (CIRCUIT, "\n"), (CLAIMS, "claims: {attribution: {method: atp}}\n")))
+
+    assert found == (
+        "specs/a.circuit.yaml:19:32: claims.attribution.method: atp follows the gradient at the clean run, from which"
+        " kl is the distance: it is 0 there, and flat, so it would say nothing of any head; write eap-ig or exact, or"
+        " measure logit_diff or prob_diff"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "method"),
+    [("kl", "exact"), ("kl", "eap-ig"), ("kl", "dla"), ("prob_diff", "atp"), ("logit_diff", "atp")],
+)
+def test_every_other_method_says_something_of_a_metric(
+    metric: str, method: str, project: Project, change: Callable[..., str]
+) -> None:
+    claims = (CLAIMS, f"claims: {{attribution: {{method: {method}}}}}\n")
+
+    assert (
+        project.load(change((METRIC[0], f"metric: {metric}"), (CIRCUIT, "\n"), claims)).spec.claims.attribution.method
+        == method
+    )
+
+
+def inhibiting(*heads: str, layers: str = "[]", movers: str = "heads: [L1H1, L2H0]") -> tuple[str, str]:
+    return MOVER, (
+        f"a: {{heads: [{', '.join(heads)}], layers: {layers}, role: {{name: s_inhibition}}}}\n"
+        f"  b: {{{movers}, role: {{name: name_mover}}}}"
+    )
+
+
+NO_PATH = (
+    "what layer {layer} writes reaches no query of the heads with the role name_mover, of which the last stand in layer"
+    " 2, so its score as s_inhibition could only be 0; name heads of earlier layers"
+)
+NOTHING_ELSE = ("  readers: {mlps: [L0.mlp], layers: [L1], embed: true}\n", "")
+
+
+@pytest.mark.parametrize("movers", ["heads: [L1H1, L2H0]", "heads: [L0.attn, L2.attn]", "layers: [L2]"])
+def test_a_head_from_which_no_path_leads_to_the_movers_is_refused(
+    movers: str, project: Project, change: Callable[..., str]
+) -> None:
+    problems = project.problems(
+        change(NOTHING_ELSE, inhibiting("L1H0", "L2H3", "L3.attn", layers="[L3]", movers=movers))
+    )
+    found = [one for one in problems if "and a head has one" not in one]
+
+    assert found == [
+        f"specs/a.circuit.yaml:19:21: circuit.a.heads.1: {NO_PATH.format(layer=2)}",
+        f"specs/a.circuit.yaml:19:27: circuit.a.heads.2: {NO_PATH.format(layer=3)}",
+        f"specs/a.circuit.yaml:19:46: circuit.a.layers.0: {NO_PATH.format(layer=3)}",
+    ]
+
+
+def test_a_head_in_front_of_one_mover_has_a_path(project: Project, change: Callable[..., str]) -> None:
+    text = change(NOTHING_ELSE, inhibiting("L1H0", "L0H1", layers="[L0]"))
+
+    assert {head.layer for head in project.load(text).spec.roles["s_inhibition"]} == {0, 1}
+
+
+def test_a_backup_may_stand_anywhere(project: Project, change: Callable[..., str]) -> None:
+    movers, groups = inhibiting("L3H0", layers="[L0]")
+
+    assert project.load(change(NOTHING_ELSE, (movers, groups.replace("s_inhibition", "backup_name_mover"))))
+
+
+@pytest.mark.parametrize("value", ["zero", "mean"])
+def test_a_path_needs_the_value_of_the_corrupt_run(value: str, project: Project, change: Callable[..., str]) -> None:
+    (found,) = project.problems(change(NOTHING_ELSE, inhibiting("L1H0"), ("value: resample", f"value: {value}")))
+
+    assert found == (
+        "specs/a.circuit.yaml:19:47: circuit.a.role.name: the role s_inhibition is read from paths, on which a head has"
+        f" its value of the corrupt run, and the ablation's value is {value}; write ablation.value: resample, or drop"
+        " the role"
+    )
+
+
+@pytest.mark.parametrize("value", ["zero", "mean"])
+def test_roles_without_a_path_take_every_ablation(value: str, project: Project, change: Callable[..., str]) -> None:
+    movers, groups = inhibiting("L3H0")
+    text = change(
+        NOTHING_ELSE,
+        (movers, groups.replace("s_inhibition", "backup_name_mover")),
+        ("value: resample", f"value: {value}"),
+    )
+
+    assert project.load(text).spec.ablation.value == value
