@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from workload import SHAPES, bound, environment, flops, made_pairs, plain_forward, random_module, seconds, token_ids
 
 from pytest_circuits.attribution.edges import eap, eap_ig
-from pytest_circuits.attribution.graph import edges_of, is_parallel, receivers_of, senders_of
+from pytest_circuits.attribution.graph import is_parallel, reaches, receivers_of, senders_of
 from pytest_circuits.attribution.nodes import atp, atp_star
 from pytest_circuits.engine.runs import Runs
 
@@ -30,7 +31,9 @@ METHODS: Mapping[str, Callable[[Runs], object]] = {
 
 def number_of_edges(model: BoundModel) -> int:
     """Return how many edges a model has."""
-    return len(list(edges_of(senders_of(model), receivers_of(model), parallel=is_parallel(model))))
+    parallel = is_parallel(model)
+    every = product(senders_of(model), receivers_of(model))
+    return sum(reaches(sender, receiver, parallel=parallel) for sender, receiver in every)
 
 
 def attributed(model: BoundModel, rows: Sequence[Encoded], method: str) -> None:

@@ -11,8 +11,6 @@ from ..checkpoints.model import Site
 from ..spec.components import Embedding, Head, Mlp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from ..checkpoints.model import BoundModel
 
 Sender = Embedding | Head | Mlp
@@ -80,13 +78,3 @@ def reaches(sender: Sender, receiver: Receiver, *, parallel: bool) -> bool:
         return True
     same = sender.layer == receiver.layer
     return same and receiver.kind == "mlp" and isinstance(sender, Head) and not parallel
-
-
-def edges_of(
-    senders: Sequence[Sender], receivers: Sequence[Receiver], *, parallel: bool
-) -> Iterator[tuple[Sender, Receiver]]:
-    """Yield every edge, in the receivers' order."""
-    for receiver in receivers:
-        for sender in senders:
-            if reaches(sender, receiver, parallel=parallel):
-                yield sender, receiver

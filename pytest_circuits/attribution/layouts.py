@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 TOKENS = 3
 TURNED: Mapping[Kind, int] = {"q": 1, "k": 0, "v": 0}
 """The token whose queries, keys or values are turned round."""
-MOVES: Mapping[Kind, tuple[bool, ...]] = {"q": (False, True, False), "k": (False, True, True), "v": (True, True, True)}
-"""What that can move: a token's own query; what is behind the first key, which the first token sees alone; all."""
+MOVES: Mapping[Kind, tuple[bool, ...]] = {"q": (False, True, False), "k": (False, True, True), "v": (False, True, True)}
+"""The tokens that this can move: the query's own; those behind the first, which itself sees but one key."""
 
 
 def refuse_other_layout(model: BoundModel) -> None:
@@ -35,10 +35,11 @@ def refuse_other_layout(model: BoundModel) -> None:
 
     That edges add up to their sender's effect says nothing of this: whichever features are called a head's keys, in
     the sum they are all there. The first unit and the last are turned round (a norm over all features of a kind keeps
-    its scale), and no other head may move, and no token that cannot be reached.
+    its scale), and no other head may move, and no token that cannot be reached. The first token puts out its own value,
+    or a part of it: turned round, that is turned round, which no key does.
 
     Raises:
-        InstrumentError: something else moved.
+        InstrumentError: something else moved, or a value turned nothing round.
         PromptError: the architecture has no weights by which a head reads.
     """
     ids = torch.arange(TOKENS, device=model.device).expand(2, TOKENS)
@@ -85,16 +86,21 @@ def _refuse_moved(
     turned: Float[Tensor, "two seq heads width"],
     own: Float[Tensor, "two seq heads width"],
 ) -> None:
-    may = torch.zeros(own.shape[:3], dtype=torch.bool, device=own.device)
     sharing = 1 if kind == "q" else model.heads // model.groups
-    tokens = torch.tensor(MOVES["v" if kind == "k" and model.architecture.sinks else kind], device=own.device)
-    may[0, :, :sharing] = may[1, :, -sharing:] = tokens[:, None]
-    largest, allowed = gap(torch.where(may[..., None], own, turned), own, model.dtype)
+    of_unit = torch.zeros(2, 1, model.heads, 1, dtype=torch.bool, device=own.device)
+    of_unit[0, :, :sharing] = of_unit[1, :, -sharing:] = True
+    moves = torch.tensor(MOVES[kind], device=own.device)[:, None, None]
+    if kind == "k" and model.architecture.sinks:
+        moves = torch.ones_like(moves)  # how much of the first token's attention goes nowhere, its key decides
+    expected = own.clone()
+    if kind == "v":
+        expected[:, :1] = torch.where(of_unit, -own[:, :1], own[:, :1])
+    largest, allowed = gap(torch.where(of_unit & moves, expected, turned), expected, model.dtype)
     if not largest <= allowed:
         raise InstrumentError(
             f"instrument: layer {layer}: a head's {kind} should be where a {model.architecture.model_type} laid out as "
             f"{model.architecture.value_layout!r} has them, and on {model.name!r} those move what another head puts "
-            f"out, or another token (by {largest:.3g}, allowed {allowed:.3g}).\n"
+            f"out, or another token, or turn nothing round (by {largest:.3g}, allowed {allowed:.3g}).\n"
             "  An edge would stand for another. Please report the architecture; its heads can be attributed."
         )
 

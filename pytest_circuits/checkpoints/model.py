@@ -155,40 +155,27 @@ class BoundModel:
         Raises:
             InstrumentError: a hook did not fire exactly once.
         """
-        edits, known = edits or {}, known or Known()
-        rows = len(ids) * known.copies
-        watched = {*edits, *keep}
-        values: dict[Site, Tensor] = {}
-        fired: Counter[Site] = Counter()
-
-        def passed(site: Site, value: Tensor) -> Tensor:
-            """Count, edit and keep the value of a site on its way."""
-            fired[site] += 1
-            shape = value.shape
-            if value.ndim == 2:  # an MLP that is given the tokens of all rows in one line
-                value = value.reshape(rows, -1, shape[-1])
-            if site in edits:
-                value = edits[site](value).clone()  # a block may go on to change what it got in place
-            if site in keep:
-                values[site] = value[:, max(0, keep_from - known.past.tokens) :].clone()
-            return value.reshape(shape)
+        known = known or Known()
+        passing = _Passing(edits or {}, keep, max(0, keep_from - known.past.tokens), len(ids) * known.copies)
+        watched = {*passing.edits, *keep}
 
         def inside(kind: Kind, layer: int, value: Tensor) -> Tensor:
             """Pass on the keys or values of a layer; the bottleneck that some layers cache instead is no site."""
             seen = Site(kind, layer) in watched and not self._is_latent
-            return passed(Site(kind, layer), value) if seen else value
+            return passing(Site(kind, layer), value) if seen else value
 
         cached = known.past.tokens or note or any(site.kind in ("k", "v") for site in watched)
         cache = Resumed(known, inside, note=note) if cached else None
         torch.set_float32_matmul_precision("highest")  # float32 means float32, whoever lowered it before
-        with torch.enable_grad() if gradients else torch.inference_mode(), self._hooked(watched, passed):
+        with torch.enable_grad() if gradients else torch.inference_mode(), self._hooked(watched, passing):
             logits = self._logits(ids, lengths, known, cache, read)
-        if any(fired[site] != 1 for site in watched):
+        if any(passing.fired[site] != 1 for site in watched):
             raise InstrumentError(
-                f"instrument: each of {len(watched)} hooks should fire once, found {dict(fired)} on {self.name!r}.\n"
+                f"instrument: each of {len(watched)} hooks should fire once, found {dict(passing.fired)} on "
+                f"{self.name!r}.\n"
                 "  What was measured would not be what the spec names. Please report the architecture."
             )
-        return Forward(logits, values, Past(note, {} if cache is None else cache.noted))
+        return Forward(logits, passing.values, Past(note, {} if cache is None else cache.noted))
 
     def _logits(
         self, ids: Tensor, lengths: Tensor | None, known: Known, cache: Resumed | None, read: Tensor | None
@@ -261,6 +248,33 @@ class BoundModel:
     def _by_head(self, value: Tensor, edit: Edit) -> Tensor:
         """Apply an edit to z seen as (batch, seq, heads, head_width)."""
         return edit(value.reshape(*value.shape[:-1], self.heads, -1)).reshape(value.shape)
+
+
+@dataclass(frozen=True)
+class _Passing:
+    """Counts, edits and keeps the values of sites on their way through one forward.
+
+    `first` is the first token run whose values are kept, `rows` how many rows run.
+    """
+
+    edits: Mapping[Site, Edit]
+    keep: Collection[Site]
+    first: int
+    rows: int
+    values: dict[Site, Tensor] = field(default_factory=dict)
+    fired: Counter[Site] = field(default_factory=Counter)
+
+    def __call__(self, site: Site, value: Tensor) -> Tensor:
+        """Return what the forward goes on with at a site."""
+        self.fired[site] += 1
+        shape = value.shape
+        if value.ndim == 2:  # an MLP that is given the tokens of all rows in one line
+            value = value.reshape(self.rows, -1, shape[-1])
+        if site in self.edits:
+            value = self.edits[site](value).clone()  # a block may go on to change what it got in place
+        if site in self.keep:
+            self.values[site] = value[:, self.first :].clone()
+        return value.reshape(shape)
 
 
 def _through(output: Tensor | tuple[Any, ...], edit: Edit) -> Tensor | tuple[Any, ...]:

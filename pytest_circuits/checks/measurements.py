@@ -130,28 +130,34 @@ class Measurements:
 
     @property
     def templates(self) -> tuple[str, ...]:
+        """The template of each prompt: its stratum."""
         return tuple(row.pair.template for row in self.runs.encoded)
 
     @property
     def clean(self) -> PerPrompt:
+        """The metric of the clean run, in the metric's unit: (prompts,)."""
         return self.runs.clean
 
     @property
     def corrupt(self) -> PerPrompt:
+        """The metric of the corrupt run, in the metric's unit: (prompts,); 0 where there are no twins."""
         if any(row.corrupt is None for row in self.runs.encoded):
             return np.zeros(len(self.runs.encoded))  # without a twin, behaviour is read on the clean prompt alone
         return self.runs.corrupt
 
     @property
     def clean_logit_diff(self) -> PerPrompt:
+        """logit(answer) - logit(foil) of the clean run, whatever the metric, in logits: (prompts,)."""
         return self.runs.clean_logit_diff
 
     @cached_property
     def circuit(self) -> PerPrompt:
+        """The metric with all heads and MLPs outside the circuit ablated, in its unit: (prompts,)."""
         return self.runs.ablated(Ablated(self._everything - self.file.spec.members))
 
     @cached_property
     def knockout(self) -> PerPrompt:
+        """The metric with the circuit ablated, its heads or all of it as the spec says, in its unit: (prompts,)."""
         spec = self.file.spec
         if spec.necessity_of == "heads":
             return self.runs.ablated(Ablated(frozenset(spec.member_heads)))
@@ -159,20 +165,24 @@ class Measurements:
 
     @cached_property
     def floor(self) -> PerPrompt:
+        """The metric with all heads and MLPs ablated, or of the corrupt run, in its unit: (prompts,)."""
         if self.file.spec.ablation.floor == "corrupt":
             return self.corrupt
         return self.runs.ablated(Ablated(self._everything))
 
     @cached_property
     def heads(self) -> Mapping[str, PerPrompt]:
+        """The metric with one head ablated, in its unit, for every head of the model: (prompts,) each."""
         return _OneOut(self.runs, {str(head): head for head in self._all_heads})
 
     @cached_property
     def roles(self) -> Mapping[str, OfRole]:
+        """What each role's scores are made of, for every head: see `spec.roles` for the numbers and their units."""
         return _Roles(self.runs, {key: self.file.spec.movers(key) for key in self.file.spec.roles})
 
     @cached_property
     def attribution(self) -> Mapping[str, PerPrompt]:
+        """The effect attributed to every head by the claim's method, in its unit: (prompts,); needs the claim."""
         claim = self.file.spec.claims.attribution
         if claim is None:
             raise _undeclared("attribution", "an attribution's method")
@@ -181,6 +191,7 @@ class Measurements:
 
     @cached_property
     def successor(self) -> OfRole:
+        """What each head with the role successor makes of digits, a number a token or an edit; needs the claim."""
         spec = self.file.spec
         if spec.claims.successor is None:
             raise _undeclared("successor", "its heads")
@@ -192,6 +203,7 @@ class Measurements:
 
     @cached_property
     def noise(self) -> float:
+        """The largest change of a value by how prompts are run, in the metric's unit."""
         return self.runs.noise()
 
     @cached_property

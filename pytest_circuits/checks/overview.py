@@ -9,6 +9,7 @@ import numpy as np
 
 from ..attribution.direct import is_capped
 from ..attribution.methods import attribute
+from ..checkpoints.rounding import tolerance
 from ..engine.runs import Ablated, Runs
 from ..errors import PromptError, SpecError
 from ..gate.effects import LEAST_STANDARD_ERRORS, Effects, in_errors, is_solid
@@ -132,21 +133,19 @@ def look(
         MeasurementError: the metric or the ablation does not go with the method; a number is not finite.
         InstrumentError: a self-check of the measurement failed.
     """
-    bound = model.bound
+    bound, direct = model.bound, method == DIRECT
     runs = Runs(
         bound,
         ask(question.prompts.pairs, bound, question.tokens, question.ablation),
         value=question.ablation.value,
-        metric="logit_diff" if method == DIRECT else question.measure.metric,
+        metric="logit_diff" if direct else question.measure.metric,
         batch_size=batch_size,
         watch=watch,
     )
     reading = _reading(runs, attribute(runs, method, every_head(bound)), question.ablation)
-    effects, direct = Effects(reading), method == DIRECT
+    effects = Effects(reading)
     read, unread = _read_roles(question, runs, effects, direct=direct) if roles else ({}, {})
-    no_share = _unsound(effects.total, "the clean logit difference" if direct else "clean - floor")
-    if direct and is_capped(runs):
-        no_share = "the model caps its logits, and direct effects sum to the difference in front of the cap"
+    no_share = _no_share(runs, effects, direct=direct)
     scored = Effects(replace(reading, roles=read))
     views = _views(scored, _attention(runs, effects), shares=no_share is None)
     return Overview(
@@ -166,6 +165,7 @@ def look(
         clean=effects.strata.mean(reading.clean),
         corrupt=effects.strata.mean(reading.corrupt) if _has_twins(runs) else None,
         floor=None if direct else effects.strata.mean(reading.floor),
+        noise=_noise(runs, reading),
         heads=views,
         unread=unread,
         notices=(
@@ -237,6 +237,15 @@ def _views(effects: Effects, attention: Mapping[str, float], *, shares: bool) ->
     }
 
 
+def _noise(runs: Runs, reading: Measured) -> float:
+    """Return what rounding alone may make of a value: the noise floor, or more where running otherwise moves nothing.
+
+    A few prompts run in a few ways may agree to the last digit, and the sweep over all heads runs in yet another way.
+    """
+    largest = max(np.abs(values).max() for values in (reading.clean, reading.floor))
+    return max(reading.noise, tolerance(runs.model.dtype) * float(largest))
+
+
 def _has_twins(runs: Runs) -> bool:
     return all(row.corrupt is not None for row in runs.encoded)
 
@@ -288,6 +297,13 @@ def _meaningless(key: str, runs: Runs, effects: Effects, *, direct: bool) -> str
 def _standard_error(statistic: Statistic) -> float | None:
     """Return a standard error; None where a template has one prompt, whose spread nobody knows."""
     return None if statistic.strata.counts.min() < 2 else statistic.estimate.se
+
+
+def _no_share(runs: Runs, effects: Effects, *, direct: bool) -> str | None:
+    """Return why no effect may be told as a share of the whole, or None where they may."""
+    if direct and is_capped(runs):
+        return "the model caps its logits, and direct effects sum to the difference in front of the cap"
+    return _unsound(effects.total, "the clean logit difference" if direct else "clean - floor")
 
 
 def _unsound(whole: Statistic, what: str) -> str | None:

@@ -12,8 +12,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..spec.components import Mlp
 from ..spec.roles import kind_of
+from .agreement import jaccard, spearman
 from .effects import LEAST_OF_REFERENCE, LEAST_STANDARD_ERRORS, Effects, task_lost
 from .limits import model_heads, per_template, scaled, weaker_at_most
 from .scores import Scores
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..records import Reading
-    from ..spec.claims import Necessity, Roles
+    from ..spec.claims import Attribution, Necessity, Roles, Successor
     from ..spec.loader import SpecFile
     from ..spec.schema import Spec
     from .estimates import Statistic
@@ -36,6 +39,8 @@ of the limit a claim with no drift is all but certain to pass.
 """
 SPARE = 1.2
 """A reference's effect is so many times as solid as a ratio asks, so that a benign checkpoint's is solid enough too."""
+OF_FIRST_MLP = ("probe", "transfer", "coverage")
+"""What is read of digits without any head: it stays when one is lost."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +188,10 @@ def seen_by(file: SpecFile, reading: Reading) -> Mapping[str, tuple[str, ...]]:
     """Return for each head of the circuit the claims that would leave their limits if it took its ablated value.
 
     From readings at hand alone: the head's loss turns c into h and leaves f and o as they are. What k would become is
-    not known, so faithfulness and controls count only where the task itself would be lost. The circuit's MLPs are not
-    told of: no reading shows what a model does without one. Empty where the spec does not declare `heads`.
+    not known, so faithfulness and controls count only where the task itself would be lost. What is said of the head,
+    its scores, its attribution and what it makes of digits, becomes 0, and what is said of others stays; an agreement
+    of attributions counts only where its fall is a failure. The circuit's MLPs are not told of: no reading shows what a
+    model does without one. Empty where the spec does not declare `heads`.
     """
     if file.spec.claims.heads is None:
         return {}
@@ -208,6 +215,10 @@ def _moved(spec: Spec, effects: Effects, head: str) -> Iterator[str]:
         yield "heads"
     if claims.roles and _role_falls(claims.roles, spec, effects, head):
         yield "roles"
+    if claims.attribution and _agreement_falls(claims.attribution, effects, head):
+        yield "attribution"
+    if claims.successor and _digits_fall(claims.successor, spec, effects, head):
+        yield "successor"
 
 
 def _necessity_falls(limits: Necessity, spec: Spec, effects: Effects, share: float) -> bool:
@@ -224,6 +235,29 @@ def _role_falls(limits: Roles, spec: Spec, effects: Effects, head: str) -> bool:
     return any(scores.score(head).value > limits.drift_at_most for scores in mine)
 
 
+def _agreement_falls(limits: Attribution, effects: Effects, head: str) -> bool:
+    """Return whether attributions without the head's would agree too little with those at hand, where that fails."""
+    if limits.on_fall == "warn":
+        return False
+    found = effects.reading.attribution
+    means = np.array([effects.strata.mean(effects.rows(f"attribution to {name}", found[name])) for name in found])
+    before = np.where(np.abs(means) > effects.noise, means, 0.0)
+    after = np.where(np.array([*found]) == head, 0.0, before)
+    if not after.any():
+        return bool(before.any())  # of heads without any effect no agreement can be told
+    too_few = jaccard(after, before, limits.top) < limits.jaccard_at_least
+    return too_few or spearman(after, before) < limits.spearman_at_least
+
+
+def _digits_fall(limits: Successor, spec: Spec, effects: Effects, head: str) -> bool:
+    """Return whether a number of what the head makes of digits would fall below its limit, or by too much."""
+    if head not in map(str, spec.roles["successor"]):
+        return False
+    stated = (limits.edit_at_least, limits.edit_months_at_least, limits.greater_than_at_least)
+    own = (values for name, values in effects.reading.successor[head].items() if name not in OF_FIRST_MLP)
+    return bool(limits.tasks_at_least) or any(stated) or any(np.mean(one) > limits.drift_at_most for one in own)
+
+
 def warnings(file: SpecFile, reading: Reading) -> tuple[str, ...]:
     """Return what a person should know before this becomes the baseline: claims that no loss of a head would move."""
     spec = file.spec
@@ -232,11 +266,19 @@ def warnings(file: SpecFile, reading: Reading) -> tuple[str, ...]:
     seen = seen_by(file, reading)
     told = [
         f"{check} cannot fail by the loss of one head of the circuit: none moves it beyond its limits."
-        for check in ("behaviour", "necessity", "heads", "roles")
-        if check in spec.declared and seen and not any(check in checks for checks in seen.values())
+        for check in _told_of(spec)
+        if seen and not any(check in checks for checks in seen.values())
     ]
     told += [f"no declared check would see the loss of {head}." for head, checks in seen.items() if not checks]
     mlps = sorted(part for part in spec.members if isinstance(part, Mlp))
     if mlps:
         told.append(f"what the loss of {', '.join(map(str, mlps))} would move is not measured.")
     return tuple(told)
+
+
+def _told_of(spec: Spec) -> list[str]:
+    """Return the declared checks of which a failure by a head's loss would be known."""
+    attribution = spec.claims.attribution
+    only_warns = attribution is not None and attribution.on_fall == "warn"
+    left_out = {"faithfulness", "controls", *(["attribution"] if only_warns else [])}
+    return [check for check in spec.declared if check not in left_out]

@@ -47,6 +47,13 @@ class Options:
 def add_options(parser: pytest.Parser) -> None:
     """Declare `--circuits-*`, and an ini key for each that is a setting and not an act."""
     group = parser.getgroup("circuits", "circuits: does a checkpoint still solve the task by the same heads?")
+    _add_what_is_tested(group)
+    _add_how_it_is_measured(group)
+    _add_what_comes_of_it(group)
+    _add_ini_keys(parser)
+
+
+def _add_what_is_tested(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--circuits-checkpoint",
         action="append",
@@ -68,6 +75,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--circuits-update-reason", metavar="TEXT", default="", help="Why; stored in the baseline. 'all' needs it."
     )
+
+
+def _add_how_it_is_measured(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--circuits-device",
         metavar="DEVICE",
@@ -80,6 +90,9 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="N",
         help="Prompts in one forward at most, each copy that is patched another way counted (256). It bounds memory.",
     )
+
+
+def _add_what_comes_of_it(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--circuits-inconclusive",
         choices=("fail", "warn"),
@@ -94,6 +107,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--circuits-cache-dir", metavar="DIR", help="Where measured numbers are kept (the user's own cache folder)."
     )
+
+
+def _add_ini_keys(parser: pytest.Parser) -> None:
     parser.addini("circuits_checkpoint", "checkpoints to test, one a line", type="linelist", default=[])
     parser.addini("circuits_reference", "the checkpoint to compare with, measured in the same run", default="")
     parser.addini("circuits_device", "auto, cpu, cuda, cuda:N, mps or split", default="auto")

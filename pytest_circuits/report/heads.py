@@ -128,6 +128,8 @@ def _header(overview: Overview) -> Iterator[str]:
 
 
 def _caption(overview: Overview) -> str:
+    if _is_noise(overview):
+        return "heads with an effect above the noise, of which there is none, layers downwards, heads to the right:"
     if _has_shares(overview):
         whole = "the clean logit difference" if overview.floor is None else "clean - floor"
         return f"each head's share of {whole}, layers downwards, heads to the right:"
@@ -144,10 +146,24 @@ def _remarks(overview: Overview) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for key, reason in overview.unread.items():
         reasons.setdefault(reason, []).append(key)
-    if overview.unread or overview.notices:
+    told = [*_nothing_found(overview), *(f"note: {notice}" for notice in overview.notices)]
+    if overview.unread or told:
         yield ""
     yield from (f"not scored: {', '.join(keys)}: {reason}" for reason, keys in reasons.items())
-    yield from (f"note: {notice}" for notice in overview.notices)
+    yield from told
+
+
+def _nothing_found(overview: Overview) -> Iterator[str]:
+    """Yield, where all effects can be rounding, that the empty map is no finding, and what to look at."""
+    if not _is_noise(overview):
+        return
+    hits, asked = overview.accuracy
+    twins = "" if overview.corrupt is None else " Do clean and corrupt prompts differ in the word that matters?"
+    yield (
+        f"note: no head has an effect above the noise: the largest is {_largest(overview):.2g}, and rounding alone may "
+        f"make {overview.noise:.2g}, in {overview.unit.removeprefix('of ')}. Does the model do the task ({hits} of "
+        f"{asked} answered right)?{twins}"
+    )
 
 
 # -- the map -----------------------------------------------------------------------------------------------------------
@@ -181,11 +197,25 @@ def _numbers(heads: Sequence[int], label: int, cell: int) -> Iterator[str]:
 
 
 def _sizes(overview: Overview) -> Mapping[str, float]:
-    """Return what is drawn of each head: its share, or its effect over the largest where shares mean nothing."""
+    """Return what is drawn of each head: its share, or its effect over the largest where shares mean nothing.
+
+    Nothing is drawn where all effects can be rounding, which would fill the map.
+    """
+    if _is_noise(overview):
+        return dict.fromkeys(overview.heads, 0.0)
     if _has_shares(overview):
         return {head: view.share or 0.0 for head, view in overview.heads.items()}
-    largest = max(abs(view.effect) for view in overview.heads.values())
-    return {head: view.effect / largest if largest else 0.0 for head, view in overview.heads.items()}
+    largest = _largest(overview)
+    return {head: view.effect / largest for head, view in overview.heads.items()}
+
+
+def _is_noise(overview: Overview) -> bool:
+    """Say whether no head has an effect that rounding alone could not make."""
+    return _largest(overview) <= overview.noise
+
+
+def _largest(overview: Overview) -> float:
+    return max(abs(view.effect) for view in overview.heads.values())
 
 
 def _has_shares(overview: Overview) -> bool:
@@ -232,8 +262,11 @@ def _effect(view: HeadView, digits: int, signs: _Signs) -> str:
 
 
 def _digits(overview: Overview) -> int:
-    """Return how many decimals show three digits of the largest effect: probabilities and nats can be small."""
-    largest = max(abs(view.effect) for view in overview.heads.values())
+    """Return how many decimals show three digits of the largest effect: probabilities and nats can be small.
+
+    Where effects can be rounding, of the clean mean: more decimals would show nothing but that.
+    """
+    largest = abs(overview.clean) if _is_noise(overview) else _largest(overview)
     return 2 + max(0, -math.floor(math.log10(largest))) if largest else 2
 
 

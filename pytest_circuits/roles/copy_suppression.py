@@ -12,14 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..spec.components import Head
-from .copying import ASKED, tokens_asked
-from .ov_circuit import beaten_by
+from .copying import hits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .reading import Asked, Samples, Scores
+    from .reading import Asked, Scores
 
 LAST = 10
 
@@ -30,8 +26,4 @@ def measure(asked: Asked) -> Scores:
     Raises:
         PromptError: the prompts have too few answers and foils; the model has no OV circuit of this form.
     """
-    scores: dict[Head, Mapping[str, Samples]] = {}
-    for layer, _, below in beaten_by(asked.runs.model, tokens_asked(asked, "copy_suppression"), asked.runs.watch):
-        hits = (below < LAST).double().cpu().numpy()
-        scores |= {Head(layer, head): {ASKED: of_head} for head, of_head in enumerate(hits)}
-    return scores
+    return hits(asked, "copy_suppression", lambda _, below: below < LAST)

@@ -19,9 +19,14 @@ from ..spec.components import Head
 from .ov_circuit import beaten_by
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from jaxtyping import Bool, Int
+    from torch import Tensor
 
     from .reading import Asked, Samples, Scores
+
+    Beaten = Int[Tensor, "heads tokens"]
 
 FIRST = 5
 LEAST = 5
@@ -35,14 +40,28 @@ def measure(asked: Asked) -> Scores:
     Raises:
         PromptError: the prompts have too few answers and foils; the model has no OV circuit of this form.
     """
+    return hits(asked, "copying", lambda above, _: above < FIRST)
+
+
+def hits(asked: Asked, role: str, is_hit: Callable[[Beaten, Beaten], Bool[Tensor, "heads tokens"]]) -> Scores:
+    """Return for each head one number for each token asked: 1 where `is_hit`, else 0.
+
+    Args:
+        asked: the prompts and the model.
+        role: its name.
+        is_hit: takes how many other tokens have no less logit than the token read, and how many no more.
+
+    Raises:
+        PromptError: as `measure`.
+    """
     scores: dict[Head, Mapping[str, Samples]] = {}
-    for layer, above, _ in beaten_by(asked.runs.model, tokens_asked(asked, "copying"), asked.runs.watch):
-        hits = (above < FIRST).double().cpu().numpy()
-        scores |= {Head(layer, head): {ASKED: of_head} for head, of_head in enumerate(hits)}
+    for layer, above, below in beaten_by(asked.runs.model, _tokens_asked(asked, role), asked.runs.watch):
+        found = is_hit(above, below).double().cpu().numpy()
+        scores |= {Head(layer, head): {ASKED: of_head} for head, of_head in enumerate(found)}
     return scores
 
 
-def tokens_asked(asked: Asked, role: str) -> list[int]:
+def _tokens_asked(asked: Asked, role: str) -> list[int]:
     """Return the distinct tokens of answers and foils, sorted.
 
     Raises:

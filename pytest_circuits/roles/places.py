@@ -17,35 +17,43 @@ if TYPE_CHECKING:
     from .reading import Asked
 
     Positions = tuple[int, ...]
+    Place = Callable[[str, Encoded], Positions]
+    """Takes a role's name, for what it refuses, and a prompt."""
 
 
-def attention_to_place(asked: Asked, role: str) -> dict[Head, PerPrompt]:
+def attention_to_place(asked: Asked, role: str, own: Place | None = None) -> dict[Head, PerPrompt]:
     """Return each head's attention from the answer position to the role's place in the clean prompt, between 0 and 1.
 
-    It is summed over the place's positions. The place is the slot that the spec names, else the one of the role itself.
+    It is summed over the place's positions. The place is the slot that the spec names, else `own`, else the one of
+    `spec.roles`.
 
     Raises:
         PromptError: a prompt has no such place.
         InstrumentError: the attention read is not where the heads attended.
     """
-    place = _place(asked, role)
+    place = _place(asked, role, own or _PLACES.get(ROLES[role].place))
     for row in asked.runs.encoded:
         place(row)  # a prompt that has none is refused before anything runs
     return asked.runs.attention(every_head(asked.runs.model), place)
 
 
-def _place(asked: Asked, role: str) -> Callable[[Encoded], Positions]:
+def _place(asked: Asked, role: str, own: Place | None) -> Callable[[Encoded], Positions]:
     if asked.slot is not None:
         return lambda row: _slot(role, row, str(asked.slot))
-    if ROLES[role].place == "slot":
+    if own is None:
         raise PromptError(
             f"the role {role} needs the slot that its heads look at, found none named.\n"
             "  Attention to nothing in particular is no role. Write the slot's name as `to` beside the role's."
         )
-    return lambda row: _PLACES[ROLES[role].place](role, row)
+    return lambda row: own(role, row)
 
 
-def _flipped(role: str, row: Encoded) -> Positions:
+def flipped(role: str, row: Encoded) -> Positions:
+    """Return the positions of the flipped slot.
+
+    Raises:
+        PromptError: there is none.
+    """
     if not row.flip:
         raise PromptError(
             f"the role {role} needs a flipped slot, found none in {row.pair.clean!r}.\n"
@@ -85,4 +93,4 @@ def _standing(role: str, row: Encoded, token: int, what: str, word: str) -> Posi
     return found
 
 
-_PLACES: Mapping[str, Callable[[str, Encoded], Positions]] = {"flip": _flipped, "answer": _answer, "foil": _foil}
+_PLACES: Mapping[str, Place] = {"flip": flipped, "answer": _answer, "foil": _foil}

@@ -48,7 +48,7 @@ attention  attention from the answer position to the role's place
 direct     what the head adds to the answer's logit beyond the foil's, over the clean logit difference
 path       what is lost when the head's change reaches the movers' queries only: mean(c - p) / mean(c - f)
 backup     how much `direct` rises when the movers are ablated
-repeats    a number of each of the repeated random sequences
+repeats    a number of each of the repeated random sequences, stored under how many tokens are repeated
 words      a number, or hits and tokens, of each of the role's words: from weights alone
 """
 Place = Literal["flip", "answer", "foil", "slot"]

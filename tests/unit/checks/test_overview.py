@@ -124,6 +124,18 @@ def test_a_few_pairs_of_a_file_are_enough(tmp_path: Path, tiny: CheckpointModel)
     assert found.notices == (f"{tmp_path}/pairs.csv: no column `template`, so all 6 pairs are one stratum",)
 
 
+def test_the_noise_is_the_measured_one_or_rounding_where_that_is_larger(
+    tmp_path: Path, tiny: CheckpointModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [seen(write(tmp_path, [pair]), tiny) for pair in PAIRS]
+    largest = max(abs(value) for one in alone for value in (one.clean, one.floor))
+    path = write(tmp_path)
+
+    assert seen(path, tiny).noise == pytest.approx(1e-5 * largest, rel=1e-4)
+    monkeypatch.setattr(Runs, "noise", lambda _: 0.25)
+    assert seen(path, tiny).noise == 0.25
+
+
 def test_the_standard_error_is_that_of_a_mean(tmp_path: Path, tiny: CheckpointModel) -> None:
     alone = [seen(write(tmp_path, [pair]), tiny).heads["L2H0"].effect for pair in PAIRS]
     whole = seen(write(tmp_path), tiny).heads["L2H0"]

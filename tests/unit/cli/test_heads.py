@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
+from pytest_circuits.checkpoints.handle import open_checkpoint
 from pytest_circuits.cli import heads, main
 from pytest_circuits.errors import MeasurementError
 from pytest_circuits.records import HeadView, Overview
@@ -104,6 +105,22 @@ def test_options_reach_what_measures(tiny: Callable[..., Result], monkeypatch: p
     result = tiny("--dtype", "bfloat16", "--batch-size", "3", "--method", "atp", "--roles")
 
     assert "asked for ('cpu', 'bfloat16', 3, 'atp', True)" in result.stderr
+
+
+def test_rounding_is_not_drawn_where_heads_hardly_write(tiny: Callable[..., Result]) -> None:
+    bound = open_checkpoint("builtin:tiny", device="cpu").bound
+    for block in bound.blocks:
+        block.attn.c_proj.weight.data *= 1e-6
+    bound.module.save_pretrained("hushed")
+    bound.tokenizer.save_pretrained("hushed")
+    for method in ("exact", "atp"):
+        result = tiny("--checkpoint", "./hushed", "--method", method)
+        told = " ".join(result.stdout.split())
+
+        assert result.exit_code == 0
+        assert "L0 · · · · L1 · · · · L2 · · · · L3 · · · · · less than 0.02" in told
+        assert "note: no head has an effect above the noise: the largest is " in told
+        assert "of 6 answered right)? Do clean and corrupt prompts differ in the word that matters?" in told
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ def overview(layers: int = 2, heads: int = 3, changed: dict[str, HeadView] | Non
         "clean": 12.5,
         "corrupt": -12.25,
         "floor": 0.125,
+        "noise": 1e-5,
         "heads": {**every, **(changed or {})},
         "unread": {},
         "notices": (),
@@ -179,7 +181,35 @@ def test_without_shares_the_map_shows_effects_over_the_largest_and_the_table_has
 def test_where_no_head_does_anything_nothing_is_divided_by_zero() -> None:
     every = {f"L{layer}H{head}": view(0.0, None) for layer in range(2) for head in range(3)}
 
-    assert drawn(text(overview(changed=every))) == {"L0": "···", "L1": "···"}
+    assert drawn(text(overview(changed=every, noise=0.0))) == {"L0": "···", "L1": "···"}
+
+
+@pytest.mark.parametrize("share", [None, 0.9])
+def test_effects_that_rounding_can_make_are_not_drawn_and_told(share: float | None) -> None:
+    noise = {f"L{layer}H{head}": view(-4.6e-7 * (layer + head), share) for layer in range(2) for head in range(3)}
+    found = overview(changed=noise, noise=1.4e-6, clean=0.0625, unit="of probability")
+    lines = text(found, width=400)
+
+    assert drawn(lines) == {"L0": "···", "L1": "···"}
+    assert (
+        "heads with an effect above the noise, of which there is none, layers downwards, heads to the right:" in lines
+    )
+    assert lines[2] == "logit_diff, means in probability: clean 0.0625, corrupt -12.2500, floor 0.1250"
+    assert lines[-2:] == [
+        "",
+        "note: no head has an effect above the noise: the largest is 1.4e-06, and rounding alone may make 1.4e-06, in "
+        "probability. Does the model do the task (5 of 6 answered right)? Do clean and corrupt prompts differ in the "
+        "word that matters?",
+    ]
+    assert text(replace(found, corrupt=None), width=400)[-1].endswith("(5 of 6 answered right)?")
+
+
+@pytest.mark.parametrize(("effect", "row"), [(1.01e-5, "█═·"), (-1.01e-5, "≡═·")])
+def test_one_effect_above_the_noise_is_enough_to_draw_them(effect: float, row: str) -> None:
+    lines = text(overview(changed={"L0H0": view(effect, None), "L0H1": view(-5e-6, None)}))
+
+    assert drawn(lines) == {"L0": row, "L1": "···"}
+    assert not any("above the noise" in line for line in lines)
 
 
 def test_what_is_undefined_is_not_shown_as_a_number() -> None:
@@ -220,7 +250,7 @@ def test_the_methods_say_what_their_effects_are() -> None:
         assert f"{method}: " in lines
         assert words in lines
 
-    direct = text(overview(method="dla", floor=None), width=400)
+    direct = text(overview(changed=MOVED, method="dla", floor=None), width=400)
     assert "each head's share of the clean logit difference, layers downwards, heads to the right:" in direct
     assert any("effect is what it adds to answer - foil in logits" in line for line in direct)
 
