@@ -225,8 +225,8 @@ def _paths(circuit: Mapping[str, Group], ablation: Ablation | None) -> Iterator[
             if reached and part.layer >= max(reached):
                 yield (
                     ("circuit", name, *place),
-                    f"what layer {part.layer} writes reaches no query of the heads with the role {kind.needs}, of which the"
-                    f" last stand in layer {max(reached)}, so its score as {kind.name} could only be 0; name heads of"
+                    f"what layer {part.layer} writes reaches no query of the heads with the role {kind.needs}, of which"
+                    f" the last stand in layer {max(reached)}, so its score as {kind.name} could only be 0; name heads of"
                     " earlier layers",
                 )
 
