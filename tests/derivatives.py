@@ -23,9 +23,9 @@ from pytest_circuits.spec.components import Embedding, Head, Mlp
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_circuits.attribution.graph import Receiver
     from pytest_circuits.checkpoints.model import BoundModel
     from pytest_circuits.prompts.encode import Encoded
+    from pytest_circuits.spec.edges import Receiver
 
     Change = Callable[[tuple[str, int], torch.Tensor], torch.Tensor]
 

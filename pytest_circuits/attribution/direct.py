@@ -17,7 +17,7 @@ import torch
 
 from ..checkpoints.model import EMBED, Site
 from ..checkpoints.ov import output_weight, projected
-from .graph import Sender, senders_of
+from .graph import senders_of
 from .last import Last, along, refuse_other_sum
 from .norms import frozen
 from .unembedding import Unembedding, final_norm, unembedding_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..engine.patches import Ablated
     from ..engine.runs import Runs
     from ..records import PerPrompt
+    from ..spec.edges import Sender
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     from ..engine.runs import Runs
-    from .graph import Receiver, Sender
+    from ..spec.edges import Receiver, Sender
     from .readers import Place
     from .twins import Twins
 

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
 from ..checkpoints.model import Site
 from ..spec.components import Embedding, Head, Mlp
+from ..spec.edges import Reads, Receiver, Sender
 
 if TYPE_CHECKING:
     from ..checkpoints.model import BoundModel
-
-Sender = Embedding | Head | Mlp
-"""What adds to the residual stream."""
-Reads = Literal["q", "k", "v", "mlp", "logits"]
-
-
-@dataclass(frozen=True, order=True)
-class Receiver:
-    """What reads from the residual stream: a head's queries, a key/value head's keys or values, an MLP, the logits.
-
-    `unit` counts query heads for `q` and key/value heads for `k` and `v`; it is 0 for MLPs and logits. The logits stand
-    in a layer of their own, behind the last. Key/value heads that no heads share are called by their head's name.
-    """
-
-    layer: int
-    kind: Reads
-    unit: int = 0
-    shared: bool = field(default=True, compare=False)
-
-    def __str__(self) -> str:
-        if self.kind == "logits":
-            return "logits"
-        if self.kind == "mlp":
-            return f"L{self.layer}.mlp"
-        return f"L{self.layer}{'KV' if self.shared and self.kind != 'q' else 'H'}{self.unit}.{self.kind}"
 
 
 def senders_of(model: BoundModel) -> tuple[Sender, ...]:

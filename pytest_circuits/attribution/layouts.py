@@ -50,14 +50,14 @@ def refuse_other_layout(model: BoundModel) -> None:
     for kind in KINDS:
         with ExitStack() as stack:
             for layer in range(model.layers):
-                hook = partial(_turn, _features(model, layer, kind), TURNED[kind])
+                hook = partial(_turn, features_of(model, layer, kind), TURNED[kind])
                 stack.enter_context(maker(model, layer, kind).register_forward_hook(hook))
             turned = model.forward(ids, edits=edits, keep=heads).values
         for site in heads:
             _refuse_moved(model, kind, site.layer, turned[site], own[site])
 
 
-def _features(model: BoundModel, layer: int, kind: Kind) -> Tensor:
+def features_of(model: BoundModel, layer: int, kind: Kind) -> Tensor:
     """Return which features of what makes them are those of each unit, of shape (units, head_width)."""
     weights = read_weights(model, layer, kind)
     module: Any = maker(model, layer, kind)

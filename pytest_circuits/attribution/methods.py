@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..errors import MeasurementError
+from ..spec.edges import Sender
 from .direct import direct_effects
 from .edges import Edges, eap, eap_ig
 from .exact import denoising, noising
-from .graph import Sender, senders_of
+from .graph import senders_of
 from .nodes import atp, atp_star, integrated
 
 if TYPE_CHECKING:

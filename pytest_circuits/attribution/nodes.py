@@ -8,8 +8,8 @@ import numpy as np
 
 from ..checkpoints.model import EMBED, Site
 from ..spec.components import Embedding, Head, Mlp
+from ..spec.edges import Receiver
 from .gradients import CLEAN, Points, differentiable, gauss_legendre
-from .graph import Receiver
 from .twins import twins_of
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..engine.runs import Runs
     from ..engine.unpatched import Unpatched
     from ..spec.components import Head, Mlp
-    from .graph import Receiver
+    from ..spec.edges import Receiver
 
 
 def path_effects(

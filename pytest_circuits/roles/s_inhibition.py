@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..attribution.graph import Receiver
 from ..attribution.paths import path_effects
+from ..spec.edges import Receiver
 from .movers import movers_of
 from .places import attention_to_place
 from .reading import every_head, of_each

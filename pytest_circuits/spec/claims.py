@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from .roles import TaskName
 from .section import Count, Fraction, OpenFraction, Positive, Section
 
-CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles", "attribution", "successor")
+CHECKS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "edges", "roles", "attribution", "successor")
 """The checks that a spec may declare, in the order in which they are told."""
 
 
@@ -54,6 +54,19 @@ class Heads(Section):
     weaker_at_most: Positive | None = None
     """Behaviour's loss limit where it is not given."""
     keep_at_least: Fraction = 0.5
+
+
+class Edges(Section):
+    """The named edges alone carry the behaviour, and each keeps its part in it."""
+
+    at_least: Positive = 0.80
+    """Faithfulness with these edges alone."""
+    necessity_at_least: Positive | None = None
+    """What is lost without them."""
+    drift_at_most: Positive = 0.10
+    """How far either may fall, or faithfulness move away from 1."""
+    share_drift_at_most: Positive = 0.10
+    """How much the share of a single edge may change."""
 
 
 class Roles(Section):
@@ -109,6 +122,7 @@ class Claims(Section):
     necessity: Necessity | None = None
     controls: Controls | None = None
     heads: Heads | None = None
+    edges: Edges | None = None
     roles: Roles | None = None
     attribution: Attribution | None = None
     successor: Successor | None = None

@@ -182,4 +182,6 @@ def _of_claims(spec: Spec) -> dict[str, Any]:
     """Return what single claims measure, of those that are declared: another spec's identity knows nothing of them."""
     attribution, heads = spec.claims.attribution, [str(head) for head in spec.roles.get("successor", ())]
     found: dict[str, Any] = {} if attribution is None else {"attribution": attribution.method}
+    if spec.claims.edges is not None:
+        found["edges"] = sorted(spec.edges)
     return found if spec.claims.successor is None else {**found, "successor": heads}

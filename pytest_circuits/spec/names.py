@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from .components import Attention, Head, KeyValue, Layer, Mlp, Named, parse_component
+from .components import Attention, Embedding, Head, KeyValue, Layer, Mlp, Named, parse_component
+from .edges import parse_edge
 
 
 def _named(text: str, info: ValidationInfo, kinds: tuple[type[Named], ...], expected: str) -> str:
@@ -19,13 +20,31 @@ def _named(text: str, info: ValidationInfo, kinds: tuple[type[Named], ...], expe
         )
     if not isinstance(part, kinds):
         raise ValueError(f"{text!r} names something else; here only {expected}")
+    _refuse_outside(str(part), {"layer": getattr(part, "layer", 0), "head": getattr(part, "head", 0)}, info)
+    return str(part)
+
+
+def _refuse_outside(name: str, indices: dict[str, int], info: ValidationInfo) -> None:
+    """Raise where a part is outside the model whose size the context tells."""
     size: dict[str, int] = info.context or {}
     for axis, limit in size.items():
-        index = getattr(part, axis[:-1], 0)
-        if index >= limit:
+        if indices[axis[:-1]] >= limit:
             last = limit - 1
-            raise ValueError(f"{part} is outside the model: model.{axis} is {limit}, so they count from 0 to {last}")
-    return str(part)
+            raise ValueError(f"{name} is outside the model: model.{axis} is {limit}, so they count from 0 to {last}")
+
+
+def _edge(text: str, info: ValidationInfo) -> str:
+    edge = parse_edge(text, (info.context or {}).get("layers", MOST_LAYERS))
+    sender, receiver = edge.sender, edge.receiver
+    if not isinstance(sender, Embedding):
+        _refuse_outside(str(sender), {"layer": sender.layer, "head": getattr(sender, "head", 0)}, info)
+    if receiver.kind != "logits":
+        _refuse_outside(str(receiver), {"layer": receiver.layer, "head": receiver.unit}, info)
+    return str(edge)
+
+
+MOST_LAYERS = 10_000
+"""Where the model's size is not known, the logits stand behind so many layers."""
 
 
 def _head(text: str, info: ValidationInfo) -> str:
@@ -49,6 +68,7 @@ def _slot_name(name: str) -> str:
 HeadName = Annotated[str, AfterValidator(_head), Field(examples=["L9H10", "L9.attn"])]
 MlpName = Annotated[str, AfterValidator(_mlp), Field(examples=["L9.mlp"])]
 LayerName = Annotated[str, AfterValidator(_layer), Field(examples=["L9"])]
+EdgeName = Annotated[str, AfterValidator(_edge), Field(examples=["L5H5 -> L7H3.k", "L9.mlp -> logits"])]
 Text = Annotated[str, Field(min_length=1)]
 Identifier = Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_-]*$")]
 SlotName = Annotated[Identifier, AfterValidator(_slot_name)]

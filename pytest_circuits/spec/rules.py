@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .claims import CHECKS
 from .components import Attention, Head, Layer, parse_component
+from .edge_rules import edge_rules
 from .roles import kind_of
 from .schema import FilePrompts, Spec, TemplatePrompts
 from .slots import slots_in
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     Finding = tuple[Path, str]
 
-OF_MODEL = ("behaviour", "attribution")
-"""The checks that need no circuit: they are about the model."""
+OF_MODEL = ("behaviour", "attribution", "edges")
+"""The checks that need no group of parts: they are about the model, or about edges."""
 
 
 def broken_rules(sections: Mapping[str, Any]) -> Iterator[Finding]:
@@ -41,6 +42,7 @@ def broken_rules(sections: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _groups(circuit)
         yield from _roles(circuit, prompts)
         yield from _paths(circuit, ablation)
+    yield from edge_rules(sections)
     if (claims := sections.get("claims")) is not None:
         if not any(getattr(claims, check) for check in CHECKS):
             yield ("claims",), f"no check is declared, so nothing could fail; declare one of {', '.join(CHECKS)}"
@@ -226,8 +228,8 @@ def _paths(circuit: Mapping[str, Group], ablation: Ablation | None) -> Iterator[
                 yield (
                     ("circuit", name, *place),
                     f"what layer {part.layer} writes reaches no query of the heads with the role {kind.needs}, of which"
-                    f" the last stand in layer {max(reached)}, so its score as {kind.name} could only be 0; name heads of"
-                    " earlier layers",
+                    f" the last stand in layer {max(reached)}, so its score as {kind.name} could only be 0; name heads"
+                    " of earlier layers",
                 )
 
 

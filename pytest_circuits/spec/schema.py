@@ -9,7 +9,8 @@ from pydantic import Discriminator, Field, Tag
 
 from .claims import CHECKS, Claims
 from .components import Attention, Component, Head, Layer, Mlp, parse_component
-from .names import HeadName, Identifier, LayerName, MlpName, SlotName, TemplateId, Text
+from .edges import Edge, parse_edge
+from .names import EdgeName, HeadName, Identifier, LayerName, MlpName, SlotName, TemplateId, Text
 from .roles import RoleName, kind_of
 from .section import Count, Fraction, Positive, Rate, Section
 
@@ -146,6 +147,14 @@ class Group(Section):
     role: Role | None = None
 
 
+class Verification(Section):
+    """Whether the circuit was found to be as stated, on the checkpoint that the spec names."""
+
+    verified: bool
+    reason: Text
+    """How, or why not."""
+
+
 class Rates(Section):
     """How often a verdict may be wrong."""
 
@@ -160,12 +169,15 @@ class Spec(Section):
     about: str = ""
     source: str = ""
     """Where the circuit was published."""
+    verification: Verification | None = None
     model: Model
     tokens: Tokens = Tokens()
     prompts: Prompts
     measure: Measure = Measure()
     ablation: Ablation = Ablation()
     circuit: dict[Identifier, Group] = Field(default_factory=dict)
+    edges: tuple[EdgeName, ...] = ()
+    """The ways through the residual stream that the circuit consists of: a sender and what reads it."""
     claims: Claims
     rates: Rates = Rates()
 
@@ -208,6 +220,11 @@ class Spec(Section):
             if str(head) in group.heads:
                 return name
         return next((name for name, group in self.circuit.items() if head in self._parts(group)), None)
+
+    @cached_property
+    def wires(self) -> tuple[Edge, ...]:
+        """The edges, in the file's order."""
+        return tuple(parse_edge(name, self.model.layers) for name in self.edges)
 
     @property
     def embed(self) -> bool:

@@ -14,13 +14,14 @@ from pytest_circuits import load_spec, open_checkpoint
 from pytest_circuits.attribution.direct import direct_effects, logit_lens
 from pytest_circuits.attribution.edges import eap, eap_ig
 from pytest_circuits.attribution.exact import noising
-from pytest_circuits.attribution.graph import Receiver, senders_of
+from pytest_circuits.attribution.graph import senders_of
 from pytest_circuits.attribution.nodes import atp, integrated
 from pytest_circuits.attribution.paths import path_effects
 from pytest_circuits.checks.measurements import Measurements
 from pytest_circuits.engine.patches import Ablated
 from pytest_circuits.engine.runs import Runs
 from pytest_circuits.spec.components import Embedding, Head
+from pytest_circuits.spec.edges import Receiver
 
 if TYPE_CHECKING:
     from pytest_circuits.checkpoints.model import BoundModel

@@ -15,7 +15,7 @@ from small_models import VARIANT_NAMES, bound, random_module
 from pytest_circuits.attribution import edges, layouts, readers
 from pytest_circuits.attribution.edges import eap, eap_ig
 from pytest_circuits.attribution.exact import noising
-from pytest_circuits.attribution.graph import Receiver, is_parallel, receivers_of, senders_of
+from pytest_circuits.attribution.graph import is_parallel, receivers_of, senders_of
 from pytest_circuits.attribution.nodes import atp, integrated
 from pytest_circuits.attribution.readers import Readers
 from pytest_circuits.checkpoints import ov
@@ -23,12 +23,13 @@ from pytest_circuits.engine.patches import Ablated
 from pytest_circuits.engine.runs import Runs
 from pytest_circuits.errors import InstrumentError, MeasurementError, PromptError
 from pytest_circuits.spec.components import Embedding, Head, Mlp
+from pytest_circuits.spec.edges import Receiver
 
 if TYPE_CHECKING:
     from pytest_circuits.attribution.edges import Edges
-    from pytest_circuits.attribution.graph import Sender
     from pytest_circuits.checkpoints.model import BoundModel
     from pytest_circuits.prompts.encode import Encoded
+    from pytest_circuits.spec.edges import Sender
 
 PADDED = [[0, 1, 2]]
 RAGGED = (7, 5, 7)

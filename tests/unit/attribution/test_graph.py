@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from small_models import VARIANT_NAMES, bound, random_module
 
-from pytest_circuits.attribution.graph import Receiver, is_parallel, reaches, receivers_of, senders_of
+from pytest_circuits.attribution.graph import is_parallel, reaches, receivers_of, senders_of
 from pytest_circuits.spec.components import Embedding, Head, Mlp
+from pytest_circuits.spec.edges import Receiver
 
 if TYPE_CHECKING:
     from pytest_circuits.checkpoints.model import BoundModel

@@ -14,13 +14,14 @@ from small_models import bound, random_module
 
 from pytest_circuits.attribution.exact import noising
 from pytest_circuits.attribution.gradients import differentiable
-from pytest_circuits.attribution.graph import Receiver, receivers_of, senders_of
+from pytest_circuits.attribution.graph import receivers_of, senders_of
 from pytest_circuits.attribution.nodes import _attended_again, atp, atp_star, integrated
 from pytest_circuits.attribution.twins import twins_of
 from pytest_circuits.checkpoints.model import EMBED, Site
 from pytest_circuits.engine.runs import Runs
 from pytest_circuits.errors import InstrumentError
 from pytest_circuits.spec.components import Embedding, Head, Mlp
+from pytest_circuits.spec.edges import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

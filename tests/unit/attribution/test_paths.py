@@ -12,11 +12,11 @@ from naive import Naive
 from pairs import ANSWER, FOIL, random_pairs
 from small_models import bound, random_module
 
-from pytest_circuits.attribution.graph import Receiver
 from pytest_circuits.attribution.paths import path_effects
 from pytest_circuits.engine.runs import Ablated, Runs
 from pytest_circuits.errors import InstrumentError, MeasurementError
 from pytest_circuits.spec.components import Head, Mlp
+from pytest_circuits.spec.edges import Receiver
 
 if TYPE_CHECKING:
     from pytest_circuits.checkpoints.model import BoundModel

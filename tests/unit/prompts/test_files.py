@@ -133,10 +133,9 @@ NEEDS = [
         "but the role number_mover is read off what differs between the two",
     ),
     (
-        f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: s_inhibition}}}},"
-        " b: {heads: [L0H1], role: {name: name_mover}}}",
+        f"{ZERO}\ncircuit: {{a: {{heads: [L0H0], role: {{name: sequence_mover}}}}}}",
         "7: circuit: the prompts of specs/p.csv have no corrupt twin, "
-        "but the role s_inhibition is read off what differs between the two",
+        "but the role sequence_mover is read off what differs between the two",
     ),
 ]
 

@@ -1,0 +1,336 @@
+"""Runs in which each reader of the residual stream sees some senders live and the others ablated: circuits of edges.
+
+An edge is live where its receiver reads what its sender puts out in this very run, and cut where it reads the sender's
+ablated value. What a receiver reads is the live residual stream, less what its cut edges carried:
+
+    r_R = stream - sum over cut (s -> R) of (s - ablated s)
+
+Attention is taken apart behind this: each head's queries, and each key/value head's keys and values, are made of a
+residual stream of their own, through the model's norm and their own weights. A norm behind the heads of a layer is
+applied to what a receiver sees of them all, so nothing is linearised. With every edge live this is the clean run, with
+none the run in which everything is ablated, the embedding too: the corrupt run, where values are resampled at every
+position. So Hanna et al. (arXiv:2403.17806) define a circuit of edges.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoints.model import EMBED, Site
+from ..checkpoints.ov import at_hand, maker, output_weight, read_weights
+from ..checkpoints.rounding import gap
+from ..engine.metric import read, tokens_read
+from ..engine.patches import Ablated
+from ..errors import InstrumentError, PromptError
+from ..spec.components import Head
+from .graph import is_parallel, reaches, receivers_of, senders_of
+from .layouts import features_of, refuse_other_layout
+from .readers import KINDS
+from .twins import twins_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from jaxtyping import Bool, Float
+
+    from ..checkpoints.attention import Kind
+    from ..checkpoints.model import BoundModel, Edit
+    from ..engine.runs import Runs
+    from ..spec.edges import Edge, Receiver, Sender
+    from .twins import Twins
+
+HELD = 2**28
+"""Numbers of what senders change that are held at once, at most: each has a row of the residual stream's size."""
+
+
+@dataclass(frozen=True)
+class Wires:
+    """Everything that writes to a model's residual stream and everything that reads from it, in their order.
+
+    Attributes:
+        edges: whether a sender's output is part of what a receiver reads.
+    """
+
+    senders: tuple[Sender, ...]
+    receivers: tuple[Receiver, ...]
+    edges: Bool[np.ndarray, "senders receivers"]
+
+    def mask(self, named: Collection[Edge]) -> Bool[np.ndarray, "senders receivers"]:
+        """Return where the named edges are.
+
+        Raises:
+            PromptError: the model has no such edge.
+        """
+        found = np.zeros_like(self.edges)
+        for edge in named:
+            if edge.sender not in self._rows or edge.receiver not in self._columns or not self.edges[self._at(edge)]:
+                raise PromptError(self._missing(edge))
+            found[self._at(edge)] = True
+        return found
+
+    def _at(self, edge: Edge) -> tuple[int, int]:
+        return self._rows[edge.sender], self._columns[edge.receiver]
+
+    @cached_property
+    def _rows(self) -> Mapping[Sender, int]:
+        return {sender: at for at, sender in enumerate(self.senders)}
+
+    @cached_property
+    def _columns(self) -> Mapping[Receiver, int]:
+        return {receiver: at for at, receiver in enumerate(self.receivers)}
+
+    def _missing(self, edge: Edge) -> str:
+        kind = edge.receiver.kind
+        alike = [one for one in self.receivers if (one.layer, one.kind) == (edge.receiver.layer, kind)]
+        shared = bool(alike) and alike[0].shared and kind in ("k", "v")
+        heads = sum(one.kind == "q" and one.layer == edge.receiver.layer for one in self.receivers)
+        if shared and not edge.receiver.shared and edge.receiver.unit < heads:
+            own = replace(edge.receiver, unit=edge.receiver.unit * len(alike) // heads, shared=True)
+            return (
+                f"{edge}: this model's heads share {len(alike)} key/value heads in each layer, and an edge into one is "
+                f"an edge for all heads that read it.\n  Name it as what it is: {edge.sender} -> {own}"
+            )
+        return (
+            f"{edge}: expected an edge of the model, found none: it has {heads or 'no such'} heads and {len(alike)} "
+            f"receivers of the kind {kind} in that layer, and an MLP beside its heads does not read them.\n"
+            "  What is not there cannot be judged. Name edges that the checkpoint has."
+        )
+
+
+def wires_of(model: BoundModel) -> Wires:
+    """Return the edges of a model."""
+    senders, receivers, parallel = senders_of(model), receivers_of(model), is_parallel(model)
+    there = [[reaches(one, other, parallel=parallel) for other in receivers] for one in senders]
+    return Wires(senders, receivers, np.array(there))
+
+
+def wired(
+    runs: Runs, live: Bool[np.ndarray, "circuits senders receivers"], *, what: str = "edges"
+) -> Float[np.ndarray, "circuits prompts"]:
+    """Return the metric of the clean run in which only these edges are live, for each circuit of edges.
+
+    Args:
+        runs: the prompts and their ablation.
+        live: by the places in `wires_of`; what is no edge is not looked at.
+        what: is told to who watches.
+
+    Raises:
+        PromptError: the architecture has no weights by which a head reads.
+        InstrumentError: all edges together are not the clean run; a sender without edges is not the sender ablated.
+        MeasurementError: logits are not finite, or not even one row fits into memory.
+    """
+    refuse_other_layout(runs.model)
+    wires = wires_of(runs.model)
+    checked = [np.ones_like(wires.edges), _without_a_head(wires)]
+    request = torch.from_numpy(np.concatenate([live, np.stack(checked)]))
+    copies = len(request)
+
+    def run() -> Float[np.ndarray, "circuits prompts"]:
+        out = np.full((copies, len(runs.encoded)), np.nan)
+        for twins in twins_of(runs, runs.model.sites, most=_rows(runs)):
+            twins.prepare()
+            together = max(1, _rows(runs) // twins.batch.rows)
+            for at in range(0, copies, together):
+                some = request[at : at + together]
+                out[at : at + len(some), list(twins.batch.indices)] = _Wired(twins, wires, some).metric()
+            runs.watch(what, int(np.isfinite(out[-1]).sum()), len(runs.encoded))
+        return out
+
+    found = runs.with_room(run)
+    _refuse_other_runs(runs, found[-2:])
+    return np.asarray(found[:-2])
+
+
+def _rows(runs: Runs) -> int:
+    """Return how many rows run side by side: as many as what their senders change can be held of."""
+    longest = max(len(row.clean) for row in runs.encoded)
+    width = output_weight(runs.model, 0).shape[-1]
+    numbers = len(senders_of(runs.model)) * longest * width
+    return max(1, min(runs.batch_size, HELD // numbers))
+
+
+_CHECKED = Head(0, 0)
+"""The head without whose edges the run must be the one in which it is ablated: something reads it in every model."""
+
+
+def _without_a_head(wires: Wires) -> Bool[np.ndarray, "senders receivers"]:
+    mask = np.ones_like(wires.edges)
+    mask[wires.senders.index(_CHECKED)] = False
+    return mask
+
+
+def _refuse_other_runs(runs: Runs, found: Float[np.ndarray, "two prompts"]) -> None:
+    """Raise unless all edges live are the clean run, and a head without its edges is that head ablated."""
+    expected = [runs.clean, runs.ablated(Ablated(frozenset({_CHECKED})))]
+    for told, one, other in zip(("every edge", f"all but those of {_CHECKED}"), found, expected, strict=True):
+        largest, allowed = gap(torch.from_numpy(one), torch.from_numpy(other), runs.model.dtype)
+        if not largest <= allowed:
+            raise InstrumentError(
+                f"instrument: with {told} live the run of {runs.model.name!r} should be "
+                f"{'the clean one' if told == 'every edge' else 'the one in which that head is ablated'}, and differs "
+                f"by {largest:.3g} (allowed {allowed:.3g}).\n"
+                "  An edge would carry something else. Please report the architecture; its heads can be measured."
+            )
+
+
+class _Wired:
+    """One forward in which a batch runs once for each circuit, and what its senders change on the way."""
+
+    def __init__(self, twins: Twins, wires: Wires, live: Bool[Tensor, "copies senders receivers"]) -> None:
+        self.twins, self.wires, self.model, self.copies = twins, wires, twins.runs.model, len(live)
+        self.cut = (~live & torch.from_numpy(wires.edges)).transpose(1, 2)  # copies, receivers, senders
+        self.sources: list[_Source] = []
+
+    def metric(self) -> Float[np.ndarray, "copies batch"]:
+        """Run, and return the metric of each circuit."""
+        runs, batch = self.twins.runs, self.twins.batch
+        edits: dict[Site, Edit] = {site: partial(self._seen, site) for site in self.model.sites}
+        with self._rewired():
+            logits = self.model.forward(
+                batch.clean,
+                batch.clean_lengths,
+                edits=edits,
+                read=tokens_read(runs.metric, batch),
+                known=replace(self.twins.known, copies=self.copies),
+            ).logits
+        own = self.twins.clean.logits
+        each = logits.reshape(self.copies, batch.rows, -1)
+        return np.stack([read(runs.metric, runs.finite(batch, one), own, batch).double().cpu().numpy() for one in each])
+
+    # -- what senders change -------------------------------------------------------------------------------------------
+
+    def _seen(self, site: Site, own: Tensor) -> Tensor:
+        """Note how what passes at a sender's site differs from its ablated value; it passes as it is."""
+        apart = own.reshape(self.copies, -1, *own.shape[1:])
+        changed = torch.cat([one - self.twins.ablated(site, one) for one in apart])
+        first = 0 if site == EMBED else 1 + site.layer * (self.model.heads + 1)
+        if site.kind == "z":
+            self.sources.append(_heads_of(self.model, site.layer, first, own, changed))
+        else:
+            first += self.model.heads if site.kind == "mlp" else 0
+            scale = self.model.scale if site.kind == "mlp" else 1.0
+            self.sources.append(_Source(first, site, changed[None] * scale))
+        return own
+
+    def _cut_off(
+        self, receivers: slice, stream: Float[Tensor, "rows seq width"]
+    ) -> Float[Tensor, "receivers rows seq width"]:
+        """Return what each of the receivers reads of a live residual stream: less what its cut edges carried."""
+        cut = self.cut[:, receivers].to(stream.device)
+        read = stream.expand(cut.shape[1], *stream.shape)
+        for source in self.sources:
+            of_source = cut[:, :, source.first : source.first + source.senders]
+            if bool(of_source.any()):
+                read = read - source.carried(of_source, self.copies).to(stream.device)
+        return read
+
+    # -- what receivers read -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _rewired(self) -> Iterator[None]:
+        """Give each receiver what it reads, in the forward that runs meanwhile."""
+        row, blocks = self.model.architecture, self.model.blocks
+        with ExitStack() as stack:
+            for layer in range(self.model.layers):
+                streams: dict[str, Tensor] = {}
+                stack.enter_context(blocks[layer].register_forward_pre_hook(partial(_noted, streams), with_kwargs=True))
+                for module, kinds in self._makers(layer):
+                    hook = partial(self._make, layer, kinds, streams)
+                    stack.enter_context(module.register_forward_hook(hook))
+                before_mlp = self.model.part(layer, row.mlp_norm or row.mlp)
+                stack.enter_context(before_mlp.register_forward_pre_hook(partial(self._into_mlp, layer)))
+            stack.enter_context(blocks[-1].register_forward_hook(self._into_logits))
+            yield
+
+    def _makers(self, layer: int) -> list[tuple[Any, tuple[Kind, ...]]]:
+        """Return the modules that make a layer's queries, keys and values, each with what it makes."""
+        modules = {kind: maker(self.model, layer, kind) for kind in KINDS}
+        if modules["q"] is modules["v"]:
+            return [(modules["q"], KINDS)]
+        return [(module, (kind,)) for kind, module in modules.items()]
+
+    def _make(
+        self, layer: int, kinds: Sequence[Kind], streams: Mapping[str, Tensor], module: Any, _: Any, output: Tensor
+    ) -> Tensor:
+        """Return the queries, keys and values that a layer's heads make of what each of them reads."""
+        row, stream = self.model.architecture, streams["into"]
+        made = output.reshape(*stream.shape[:-1], -1).clone()
+        for kind in kinds:
+            read = self._cut_off(self._place(layer, kind), stream)
+            if row.attention_norm:  # not called: a hook of the MLP's may stand on the same norm
+                read = self.model.part(layer, row.attention_norm).forward(read)
+            weights, features = read_weights(self.model, layer, kind), features_of(self.model, layer, kind)
+            own = torch.einsum("ubsd,uwd->bsuw", read, weights.to(read))
+            if getattr(module, "bias", None) is not None:
+                own = own + at_hand(module, "bias")[features.to(module.bias.device)].to(own)
+            made[..., features.flatten()] = own.flatten(2)
+        return made.reshape(output.shape)
+
+    def _into_mlp(self, layer: int, _: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        stream = args[0].reshape(self.copies * self.twins.batch.rows, -1, args[0].shape[-1])
+        read = self._cut_off(self._place(layer, "mlp"), stream)[0]
+        return (read.reshape(args[0].shape), *args[1:])
+
+    def _into_logits(self, _: Any, args: Any, output: Any) -> Any:
+        stream = output if isinstance(output, Tensor) else output[0]
+        read = self._cut_off(self._place(self.model.layers, "logits"), stream)[0]
+        return read if isinstance(output, Tensor) else (read, *output[1:])
+
+    def _place(self, layer: int, kind: str) -> slice:
+        """Return where in the receivers' order those of a layer and a kind stand."""
+        at = [n for n, one in enumerate(self.wires.receivers) if (one.layer, one.kind) == (layer, kind)]
+        return slice(at[0], at[-1] + 1)
+
+
+def _noted(streams: dict[str, Tensor], _: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    streams["into"] = args[0] if args else kwargs["hidden_states"]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What one site's senders change in the residual stream: live less ablated.
+
+    Attributes:
+        first: the first of these senders in `graph.senders_of`.
+        changed: behind a norm, what goes into it.
+        norm: the norm behind the heads of a layer, with what goes into it live; None where there is none.
+    """
+
+    first: int
+    site: Site
+    changed: Float[Tensor, "senders rows seq width"]
+    norm: tuple[Any, Float[Tensor, "rows seq width"], float] | None = field(default=None)
+
+    @property
+    def senders(self) -> int:
+        return len(self.changed)
+
+    def carried(
+        self, cut: Bool[Tensor, "copies receivers senders"], copies: int
+    ) -> Float[Tensor, "receivers rows seq width"]:
+        """Return what of it each receiver must do without."""
+        apart = self.changed.reshape(self.senders, copies, -1, *self.changed.shape[2:])
+        lost = torch.einsum("crh,hcbsd->rcbsd", cut.to(apart), apart).flatten(1, 2)
+        if self.norm is None:
+            return lost
+        norm, given, scale = self.norm
+        given = given.expand_as(lost)
+        carried: Tensor = (norm.forward(given) - norm.forward(given - lost)) * scale
+        return carried
+
+
+def _heads_of(model: BoundModel, layer: int, first: int, own: Tensor, changed: Tensor) -> _Source:
+    """Return what the heads of a layer change, from z and its difference to its ablated value."""
+    row = model.architecture
+    written = torch.einsum("bshw,hwd->hbsd", changed, output_weight(model, layer).to(changed))
+    if not row.attention_adds:
+        return _Source(first, Site("z", layer), written * model.scale)
+    projected = model.part(layer, row.projection).forward(own.flatten(2))
+    return _Source(first, Site("z", layer), written, (model.part(layer, row.attention_adds), projected, model.scale))
