@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PER_PROMPT = ("attention", "direct", "path", "backup")
 """Of a role's numbers those of which there is one a prompt; others are of repeated sequences, or of words."""
+EDGES_ALONE, EDGES_OUT, EDGES_NONE = "alone", "out", "none"
+"""Of a spec's edges the runs of all of them: these alone live, these alone cut, every edge of the model cut."""
 Watch = Callable[[str, int, int], None]
 """Hears of long work: which part runs, and how many of its forwards are done of how many planned."""
 
@@ -98,6 +100,10 @@ class Reading(Protocol):
         """What is attributed to every head of the model, by the method that the spec claims: positive helps."""
 
     @property
+    def edges(self) -> Mapping[str, PerPrompt]:
+        """The runs of the spec's edges: `alone`, `out`, `none`, and by its name that in which one edge is cut."""
+
+    @property
     def successor(self) -> OfRole:
         """For each head with the role successor, by name: what it makes of digits, a number a token or an edit."""
 
@@ -118,6 +124,7 @@ class Measured:
     noise: float
     attribution: Mapping[str, PerPrompt] = field(default_factory=dict)
     successor: OfRole = field(default_factory=dict)
+    edges: Mapping[str, PerPrompt] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

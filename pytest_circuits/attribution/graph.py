@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import torch
 
 from ..checkpoints.model import Site
+from ..errors import PromptError
 from ..spec.components import Embedding, Head, Mlp
-from ..spec.edges import Reads, Receiver, Sender
+from ..spec.edges import Reads, Receiver
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from jaxtyping import Bool
+
     from ..checkpoints.model import BoundModel
+    from ..spec.edges import Edge, Sender
 
 
 def senders_of(model: BoundModel) -> tuple[Sender, ...]:
@@ -53,3 +62,64 @@ def reaches(sender: Sender, receiver: Receiver, *, parallel: bool) -> bool:
         return True
     same = sender.layer == receiver.layer
     return same and receiver.kind == "mlp" and isinstance(sender, Head) and not parallel
+
+
+@dataclass(frozen=True)
+class Wires:
+    """Everything that writes to a model's residual stream and everything that reads from it, in their order.
+
+    Attributes:
+        edges: whether a sender's output is part of what a receiver reads.
+    """
+
+    senders: tuple[Sender, ...]
+    receivers: tuple[Receiver, ...]
+    edges: Bool[np.ndarray, "senders receivers"]
+
+    def mask(self, named: Collection[Edge]) -> Bool[np.ndarray, "senders receivers"]:
+        """Return where the named edges are.
+
+        Raises:
+            PromptError: the model has no such edge.
+        """
+        found = np.zeros_like(self.edges)
+        for edge in named:
+            if edge.sender not in self._rows or edge.receiver not in self._columns or not self.edges[self._at(edge)]:
+                raise PromptError(self._missing(edge))
+            found[self._at(edge)] = True
+        return found
+
+    def _at(self, edge: Edge) -> tuple[int, int]:
+        return self._rows[edge.sender], self._columns[edge.receiver]
+
+    @cached_property
+    def _rows(self) -> Mapping[Sender, int]:
+        return {sender: at for at, sender in enumerate(self.senders)}
+
+    @cached_property
+    def _columns(self) -> Mapping[Receiver, int]:
+        return {receiver: at for at, receiver in enumerate(self.receivers)}
+
+    def _missing(self, edge: Edge) -> str:
+        kind = edge.receiver.kind
+        alike = [one for one in self.receivers if (one.layer, one.kind) == (edge.receiver.layer, kind)]
+        shared = bool(alike) and alike[0].shared and kind in ("k", "v")
+        heads = sum(one.kind == "q" and one.layer == edge.receiver.layer for one in self.receivers)
+        if shared and not edge.receiver.shared and edge.receiver.unit < heads:
+            own = replace(edge.receiver, unit=edge.receiver.unit * len(alike) // heads, shared=True)
+            return (
+                f"{edge}: this model's heads share {len(alike)} key/value heads in each layer, and an edge into one is "
+                f"an edge for all heads that read it.\n  Name it as what it is: {edge.sender} -> {own}"
+            )
+        return (
+            f"{edge}: expected an edge of the model, found none: it has {heads or 'no such'} heads and {len(alike)} "
+            f"receivers of the kind {kind} in that layer, and an MLP beside its heads does not read them.\n"
+            "  What is not there cannot be judged. Name edges that the checkpoint has."
+        )
+
+
+def wires_of(model: BoundModel) -> Wires:
+    """Return the edges of a model."""
+    senders, receivers, parallel = senders_of(model), receivers_of(model), is_parallel(model)
+    there = [[reaches(one, other, parallel=parallel) for other in receivers] for one in senders]
+    return Wires(senders, receivers, np.array(there))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,100 +25,39 @@ from torch import Tensor
 
 from ..checkpoints.model import EMBED, Site
 from ..checkpoints.ov import at_hand, maker, output_weight, read_weights
-from ..checkpoints.rounding import gap
+from ..checkpoints.rounding import gap, tolerance
 from ..engine.metric import read, tokens_read
 from ..engine.patches import Ablated
-from ..errors import InstrumentError, PromptError
+from ..errors import InstrumentError
 from ..spec.components import Head
-from .graph import is_parallel, reaches, receivers_of, senders_of
+from .graph import senders_of, wires_of
 from .layouts import features_of, refuse_other_layout
 from .readers import KINDS
 from .twins import twins_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from jaxtyping import Bool, Float
 
     from ..checkpoints.attention import Kind
     from ..checkpoints.model import BoundModel, Edit
     from ..engine.runs import Runs
-    from ..spec.edges import Edge, Receiver, Sender
+    from .graph import Wires
     from .twins import Twins
 
 HELD = 2**28
 """Numbers of what senders change that are held at once, at most: each has a row of the residual stream's size."""
 
 
-@dataclass(frozen=True)
-class Wires:
-    """Everything that writes to a model's residual stream and everything that reads from it, in their order.
-
-    Attributes:
-        edges: whether a sender's output is part of what a receiver reads.
-    """
-
-    senders: tuple[Sender, ...]
-    receivers: tuple[Receiver, ...]
-    edges: Bool[np.ndarray, "senders receivers"]
-
-    def mask(self, named: Collection[Edge]) -> Bool[np.ndarray, "senders receivers"]:
-        """Return where the named edges are.
-
-        Raises:
-            PromptError: the model has no such edge.
-        """
-        found = np.zeros_like(self.edges)
-        for edge in named:
-            if edge.sender not in self._rows or edge.receiver not in self._columns or not self.edges[self._at(edge)]:
-                raise PromptError(self._missing(edge))
-            found[self._at(edge)] = True
-        return found
-
-    def _at(self, edge: Edge) -> tuple[int, int]:
-        return self._rows[edge.sender], self._columns[edge.receiver]
-
-    @cached_property
-    def _rows(self) -> Mapping[Sender, int]:
-        return {sender: at for at, sender in enumerate(self.senders)}
-
-    @cached_property
-    def _columns(self) -> Mapping[Receiver, int]:
-        return {receiver: at for at, receiver in enumerate(self.receivers)}
-
-    def _missing(self, edge: Edge) -> str:
-        kind = edge.receiver.kind
-        alike = [one for one in self.receivers if (one.layer, one.kind) == (edge.receiver.layer, kind)]
-        shared = bool(alike) and alike[0].shared and kind in ("k", "v")
-        heads = sum(one.kind == "q" and one.layer == edge.receiver.layer for one in self.receivers)
-        if shared and not edge.receiver.shared and edge.receiver.unit < heads:
-            own = replace(edge.receiver, unit=edge.receiver.unit * len(alike) // heads, shared=True)
-            return (
-                f"{edge}: this model's heads share {len(alike)} key/value heads in each layer, and an edge into one is "
-                f"an edge for all heads that read it.\n  Name it as what it is: {edge.sender} -> {own}"
-            )
-        return (
-            f"{edge}: expected an edge of the model, found none: it has {heads or 'no such'} heads and {len(alike)} "
-            f"receivers of the kind {kind} in that layer, and an MLP beside its heads does not read them.\n"
-            "  What is not there cannot be judged. Name edges that the checkpoint has."
-        )
-
-
-def wires_of(model: BoundModel) -> Wires:
-    """Return the edges of a model."""
-    senders, receivers, parallel = senders_of(model), receivers_of(model), is_parallel(model)
-    there = [[reaches(one, other, parallel=parallel) for other in receivers] for one in senders]
-    return Wires(senders, receivers, np.array(there))
-
-
 def wired(
-    runs: Runs, live: Bool[np.ndarray, "circuits senders receivers"], *, what: str = "edges"
+    runs: Runs, live: Sequence[Bool[np.ndarray, "senders receivers"]], *, what: str = "edges"
 ) -> Float[np.ndarray, "circuits prompts"]:
     """Return the metric of the clean run in which only these edges are live, for each circuit of edges.
 
     Args:
         runs: the prompts and their ablation.
-        live: by the places in `wires_of`; what is no edge is not looked at.
+        live: of each circuit, by the places in `wires_of`; what is no edge is not looked at.
         what: is told to who watches.
 
     Raises:
@@ -128,8 +67,7 @@ def wired(
     """
     refuse_other_layout(runs.model)
     wires = wires_of(runs.model)
-    checked = [np.ones_like(wires.edges), _without_a_head(wires)]
-    request = torch.from_numpy(np.concatenate([live, np.stack(checked)]))
+    request = torch.from_numpy(np.stack([*live, wires.edges, _without_a_head(wires)]))
     copies = len(request)
 
     def run() -> Float[np.ndarray, "circuits prompts"]:
@@ -229,7 +167,7 @@ class _Wired:
             of_source = cut[:, :, source.first : source.first + source.senders]
             if bool(of_source.any()):
                 read = read - source.carried(of_source, self.copies).to(stream.device)
-        return read
+        return _not_rounding(read, stream)
 
     # -- what receivers read -------------------------------------------------------------------------------------------
 
@@ -293,6 +231,12 @@ def _noted(streams: dict[str, Tensor], _: Any, args: tuple[Any, ...], kwargs: Ma
     streams["into"] = args[0] if args else kwargs["hidden_states"]
 
 
+def _not_rounding(left: Float[Tensor, "*rows width"], whole: Float[Tensor, "*rows width"]) -> Tensor:
+    """Return what is left of a whole: nothing where it is rounding alone, of which a norm would make a loud value."""
+    rounding = tolerance(whole.dtype) * whole.abs().amax(-1, keepdim=True)
+    return torch.where(left.abs().amax(-1, keepdim=True) <= rounding, 0.0, left)
+
+
 @dataclass(frozen=True)
 class _Source:
     """What one site's senders change in the residual stream: live less ablated.
@@ -322,7 +266,7 @@ class _Source:
             return lost
         norm, given, scale = self.norm
         given = given.expand_as(lost)
-        carried: Tensor = (norm.forward(given) - norm.forward(given - lost)) * scale
+        carried: Tensor = (norm.forward(given) - norm.forward(_not_rounding(given - lost, given))) * scale
         return carried
 
 

@@ -145,8 +145,8 @@ def _check_parts(parts: Any) -> None:
 def check_part(name: str, value: Any, *, prompts: int) -> None:
     """Raise ValueError unless a part, or an entry of one such as `heads.L2H0`, has its shape."""
     part, dot, _ = name.partition(".")
-    if part in ("heads", "roles", "attribution") and not dot:
-        keys = "roles" if part == "roles" else "heads"
+    if part in ("heads", "roles", "attribution", "edges") and not dot:
+        keys = part if part in ("roles", "edges") else "heads"
         _expect(isinstance(value, dict), f"the part {part!r} must map {keys} to values")
         for entry, inner in value.items():
             check_part(f"{part}.{entry}", inner, prompts=prompts)

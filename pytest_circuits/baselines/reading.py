@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ALWAYS = ("templates", "clean", "clean_logit_diff", "noise")
-LATER = ("attribution", "successor")
+LATER = ("attribution", "successor", "edges")
 """Parts that a baseline lacks rather than has as None: one that was written before there were any stays valid."""
 ON_DEMAND = ("corrupt", "circuit", "knockout", "floor", "heads", "roles", *LATER)
 
@@ -92,6 +92,7 @@ class Parts(ABC):
     noise = Part(float)
     attribution = Part(arrays)
     successor = Part(of_role)
+    edges = Part(arrays)
 
     @abstractmethod
     def part(self, name: str) -> Any:

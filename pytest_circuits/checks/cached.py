@@ -16,6 +16,7 @@ from ..baselines.reading import Parts, arrays, names, of_role, plain_part
 from ..checkpoints.devices import describe_device
 from ..gate.controls import RandomCircuits
 from ..gate.limits import model_heads
+from ..records import EDGES_ALONE, EDGES_NONE, EDGES_OUT
 from ..spec.roles import kind_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def asked(file: SpecFile, part: str) -> dict[str, Any]:
         "circuit": members,
         "knockout": {**members, "of": circuit["knockout"]},
         "random_circuits": {**members, "match": controls and controls.match},  # their seed is the prompts'
-        **{name: {name: measured[name]} for name in ("attribution", "successor") if name in measured},
+        **{name: {name: measured[name]} for name in ("attribution", "successor", "edges") if name in measured},
         **{f"roles.{key}": {"role": key, "movers": movers} for key, movers in circuit["roles"].items()},
     }
     return {name: measured[name] for name in ("tokens", "prompts", "measure", "ablation")} | own.get(part, {})
@@ -130,6 +131,7 @@ class Cached(Parts):
         self.cached: dict[str, bool] = {}
         self._key, self._store, self._measure = Key(file, model), store, measure
         self._model_heads = [str(head) for head in model_heads(file.spec)]
+        self._edges = file.spec.edges
         self._successor_heads = [str(head) for head in file.spec.roles.get("successor", ())]
         prompts = self.found_or_measured(
             "prompts", lambda live: {"templates": live.templates, "notices": live.of_prompts}
@@ -176,6 +178,8 @@ class Cached(Parts):
             check_part(name, found, prompts=len(self.templates))
         except ValueError:
             return False
+        if name == "edges":
+            return set(found) == {EDGES_ALONE, EDGES_OUT, EDGES_NONE, *self._edges}
         if name == "successor":
             return set(found) == set(self._successor_heads)
         of_heads = name in ("heads", "attribution") or name.startswith("roles.")

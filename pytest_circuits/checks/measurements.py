@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..attribution.graph import wires_of
 from ..attribution.methods import attribute
+from ..attribution.wiring import wired
 from ..engine.runs import Ablated, Runs
 from ..errors import CheckpointRefused, MeasurementError, PromptError
 from ..gate.controls import RandomCircuits, draw_circuits
 from ..gate.estimates import ratio_of_means, strata_of
 from ..prompts.encode import encode
 from ..prompts.pairs import pairs_of
+from ..records import EDGES_ALONE, EDGES_NONE, EDGES_OUT
 from ..roles.reading import Asked, read_role
 from ..roles.successor_depth import measure_depth
 from ..spec.components import Component, Head, Mlp
@@ -188,6 +191,19 @@ class Measurements:
             raise _undeclared("attribution", "an attribution's method")
         found = attribute(self.runs, claim.method, self._all_heads)
         return {str(head): found.of(head) for head in self._all_heads}
+
+    @cached_property
+    def edges(self) -> Mapping[str, PerPrompt]:
+        """The metric with the spec's edges alone, without them, without any, without each, in its unit: (prompts,)."""
+        spec = self.file.spec
+        if spec.claims.edges is None:
+            raise _undeclared("edges", "its edges")
+        wires = wires_of(self.runs.model)
+        named = wires.mask(spec.wires)
+        circuits = [named, wires.edges & ~named, np.zeros_like(named)]
+        circuits += [wires.edges & ~wires.mask([edge]) for edge in spec.wires]
+        runs = dict(zip((EDGES_ALONE, EDGES_OUT, EDGES_NONE, *spec.edges), wired(self.runs, circuits), strict=True))
+        return runs if spec.ablation.floor == "empty" else {**runs, EDGES_NONE: self.corrupt}
 
     @cached_property
     def successor(self) -> OfRole:

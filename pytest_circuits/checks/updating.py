@@ -27,6 +27,7 @@ NEEDED = {
     "roles": ("floor", "heads", "roles"),
     "attribution": ("attribution",),
     "successor": ("successor",),
+    "edges": ("corrupt", "edges"),
 }
 """The parts of a reading that each check compares with."""
 

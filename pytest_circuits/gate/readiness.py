@@ -17,6 +17,7 @@ import numpy as np
 from ..spec.components import Mlp
 from ..spec.roles import kind_of
 from .agreement import jaccard, spearman
+from .edges import of_edges
 from .effects import LEAST_OF_REFERENCE, LEAST_STANDARD_ERRORS, Effects, task_lost
 from .limits import model_heads, per_template, scaled, weaker_at_most
 from .scores import Scores
@@ -67,7 +68,7 @@ def refusals(file: SpecFile, reading: Reading) -> tuple[str, ...]:
         MeasurementError: a part of the reading is undefined.
     """
     effects, rate = Effects(reading), file.spec.rates.missed_drift
-    without_effect = tuple(_without_effect(file.spec, effects, rate))
+    without_effect = (*_without_effect(file.spec, effects, rate), *_edges_without_effect(file.spec, reading, rate))
     return without_effect or (*_undecidable(file.spec, effects), *_unseen(file.spec, effects, rate))
 
 
@@ -92,9 +93,15 @@ def _without_effect(spec: Spec, effects: Effects, rate: float) -> Iterator[str]:
             yield f"the role {key} has no score: {reason}"
 
 
+def _edges_without_effect(spec: Spec, reading: Reading, rate: float) -> Iterator[str]:
+    if spec.claims.edges is not None:
+        lost = task_lost(Effects(of_edges(reading)), None, rate=rate, errors=SPARE * LEAST_STANDARD_ERRORS)
+        yield from [f"edges: {lost}"] if lost else []
+
+
 def _divides(spec: Spec) -> bool:
     """Say whether a declared check divides by clean - floor."""
-    checks = set(spec.declared) - {"behaviour", "roles", "attribution", "successor"}
+    checks = set(spec.declared) - {"behaviour", "edges", "roles", "attribution", "successor"}
     stated = any(group.role and group.role.effect for group in spec.circuit.values())
     roles = stated or any(kind_of(key).needs_ratio for key in spec.roles)
     return bool(checks) or (spec.claims.roles is not None and roles)
@@ -128,6 +135,8 @@ def _noisiness(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
         yield _noisy("necessity: drift", "N", effects, effects.necessity, claims.necessity.drift_at_most)
     if claims.heads:
         yield from _noisy_heads(spec, effects, views, claims.heads.share_drift_at_most)
+    if claims.edges:
+        yield from _noisy_edges(spec, Effects(of_edges(effects.reading)))
     if claims.roles:
         for scores, head in _scored(spec, effects):
             score = scores.score(head)
@@ -157,6 +166,16 @@ def _noisy_heads(spec: Spec, effects: Effects, views: list[Effects], limit: floa
         if head in named and share.value:
             part = share * (1 / share.value)
             yield _noisy("heads: keep", f"{name} kept part of its share", effects, part, 1.0)
+
+
+def _noisy_edges(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
+    if (limits := spec.claims.edges) is None:
+        return
+    for of, ratio in (("F of edges", effects.faithfulness), ("N of edges", effects.necessity)):
+        yield _noisy("edges: drift", of, effects, ratio, limits.drift_at_most)
+    for name in spec.edges:
+        share = effects.share(name)
+        yield _noisy("edges: share", f"{name} share", effects, share, scaled(limits.share_drift_at_most, share.value))
 
 
 def _noisy(claim: str, of: str, view: Effects, statistic: Statistic, limit: float) -> Noisiness:
@@ -280,5 +299,5 @@ def _told_of(spec: Spec) -> list[str]:
     """Return the declared checks of which a failure by a head's loss would be known."""
     attribution = spec.claims.attribution
     only_warns = attribution is not None and attribution.on_fall == "warn"
-    left_out = {"faithfulness", "controls", *(["attribution"] if only_warns else [])}
+    left_out = {"faithfulness", "controls", "edges", *(["attribution"] if only_warns else [])}
     return [check for check in spec.declared if check not in left_out]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 ALWAYS = ("behaviour", "faithfulness", "necessity", "controls", "heads", "roles")
-CHECKS = (*ALWAYS, "attribution", "successor")
+CHECKS = (*ALWAYS, "edges", "attribution", "successor")
 """All columns in their order; those that are not of `ALWAYS` stand where a circuit of the table has them."""
 WIDTH = 120
 SHORTEST_NAME = 20

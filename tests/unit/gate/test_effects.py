@@ -81,7 +81,8 @@ def test_a_value_that_is_not_finite_is_an_error_that_names_the_part(part, value)
 
 
 def test_every_part_of_a_reading_is_tried_above():
-    assert {field.name for field in fields(reading())} == {*READS, "templates", "roles", "attribution", "successor"}
+    elsewhere = {"templates", "roles", "attribution", "successor", "edges"}
+    assert {field.name for field in fields(reading())} == {*READS, *elsewhere}
 
 
 def test_a_nan_outside_the_template_in_view_is_an_error_too():
