@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ..records import Overview, Watch
 
 FORMAT = 1
-SUFFIXES = (".circuit.yaml", ".csv", ".jsonl")
+PAIRS = (".csv", ".jsonl", ".json")
+SUFFIXES = (".circuit.yaml", *PAIRS)
 ERASE = "\r\x1b[K"
 EPILOG = """\b
 Examples:
@@ -41,8 +42,8 @@ A CSV file has the columns clean, corrupt, answer, foil, and template if there a
 
 After the clean prompt the answer is right and the foil wrong; after the corrupt one it is the other way round. Each is
 one token. Without the column corrupt, a head is ablated by its mean over the prompts. A JSONL file has an object with
-these keys in each line. A spec says in addition how prompts become tokens, what is read of a run, what ablation is, and
-which roles are asked.
+these keys in each line. Files of EAP-IG, auto-circuit, feature-circuits and MIB are read as well. A spec says in
+addition how prompts become tokens, what is read of a run, what ablation is, and which roles are asked.
 
 The floor is what is left when all heads and MLPs are ablated, and clean - floor the whole of which a head has a share.
 
@@ -76,7 +77,7 @@ class Refused(click.ClickException):
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="A .csv or .jsonl file of pairs, however few, or a spec (.circuit.yaml).",
+    help="A .csv, .jsonl or .json file of pairs, however few, or a spec (.circuit.yaml).",
 )
 @click.option(
     "--method", type=click.Choice(tuple(METHODS)), default="exact", show_default=True, help="How effects are found."
@@ -131,11 +132,11 @@ def command(
     if output not in (None, "-"):
         _refuse_other_file(Path(str(output)))
     try:
-        with _live(str(prompts)) as watch:
+        with live(str(prompts)) as watch:
             found = _look(checkpoint, prompts, device, dtype, method=method, roles=roles, batch=batch_size, watch=watch)
         content = json.dumps(builtins({"format": FORMAT, **found.as_json()}), indent=1, allow_nan=False)
     except CircuitsError as error:
-        raise Refused(_refusal(error, prompts)) from error
+        raise Refused(refusal(error, prompts)) from error
     if output == "-":
         click.echo(content)
         return
@@ -161,10 +162,10 @@ def _look(
     return look(question, model, method=method, roles=roles, batch_size=batch, watch=watch)
 
 
-def _refusal(error: CircuitsError, prompts: Path) -> str:
+def refusal(error: CircuitsError, prompts: Path) -> str:
     """Return what a refusal says, with the options as this command has them."""
     told = str(error).replace("--circuits-", "--")
-    if isinstance(error, PromptError) and prompts.suffix in (".csv", ".jsonl"):
+    if isinstance(error, PromptError) and prompts.suffix in PAIRS:
         told += (
             "\nA prompt file alone is read with tokens, measure and ablation as they are by default: to set them, name "
             "it in a spec as `prompts: {file: ...}`."
@@ -207,7 +208,7 @@ def _write(path: Path, content: str) -> None:
 
 
 @contextmanager
-def _live(name: str) -> Iterator[Watch]:
+def live(name: str) -> Iterator[Watch]:
     """Give what hears of the work and shows it in a line on stderr, where that is a terminal; at the end it is gone."""
     progress, stream, drawn = Progress(name, LIVE, monotonic), sys.stderr, False
 

@@ -36,7 +36,8 @@ def command(paths: tuple[Path, ...], root: Path | None) -> None:
     """Check the spec files among PATHS, and all of them in the folders among PATHS.
 
     Reads every key, draws the prompts from templates or a file, and tells all that is wrong. Whether a tokenizer knows
-    the words is told only by pytest, which has a checkpoint.
+    the words is told only by pytest, which has a checkpoint. A spec that says that its circuit was not verified is told
+    with the reason.
     """
     specs = dict.fromkeys(spec.absolute() for path in paths for spec in _specs(path))
     found = 0
@@ -52,10 +53,12 @@ def command(paths: tuple[Path, ...], root: Path | None) -> None:
 def _lint(spec: Path, root: Path) -> tuple[list[str], list[str]]:
     """Return the findings and the notices of one spec."""
     try:
-        drawn = pairs_of(load_spec(spec, root=root))
+        file = load_spec(spec, root=root)
+        drawn = pairs_of(file)
     except (SpecError, PromptError) as error:
         return str(error).split("\n"), []
-    return [], [f"{notice} (notice)" for notice in drawn.notices]
+    told = [] if file.unverified is None else [f"{file.circuit}: not verified: {file.unverified}"]
+    return [], [*told, *(f"{notice} (notice)" for notice in drawn.notices)]
 
 
 def _specs(path: Path) -> list[Path]:

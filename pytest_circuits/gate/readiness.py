@@ -110,7 +110,7 @@ def _divides(spec: Spec) -> bool:
 def _undecidable(spec: Spec, effects: Effects) -> Iterator[str]:
     """Yield a sentence for each claim that is too noisy to decide, about its noisiest part."""
     worst: dict[str, Noisiness] = {}
-    for noisy in _noisiness(spec, effects):
+    for noisy in noisiness(spec, effects):
         if noisy.excess > max(1.0, worst[noisy.claim].excess if noisy.claim in worst else 0.0):
             worst[noisy.claim] = noisy
     for noisy in worst.values():
@@ -122,7 +122,8 @@ def _undecidable(spec: Spec, effects: Effects) -> Iterator[str]:
         )
 
 
-def _noisiness(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
+def noisiness(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
+    """Yield how noisy each claim is, `check: claim` by what it is of."""
     claims = spec.claims
     views = _within(effects)
     if claims.behaviour:

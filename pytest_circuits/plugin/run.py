@@ -45,6 +45,7 @@ class Told:
     environment: Mapping[str, str]
     notices: tuple[str, ...]
     cached: Mapping[str, bool]
+    unverified: str | None
 
 
 def suite_of(config: pytest.Config, session: Session) -> Suite:
@@ -159,6 +160,7 @@ def told(session: Session, file: SpecFile, result: Result, checkpoint: Checkpoin
         environment=suite.environment if suite else {},
         notices=suite.notices(file) if suite else (),
         cached=suite.cached(file) if suite else {},
+        unverified=file.unverified,
     )
 
 
@@ -236,7 +238,13 @@ def document(session: Session, *, interrupted: bool) -> dict[str, Any]:
         specs={one.result.circuit: one.sha256 for one in everything},
         checkpoints=_identities(everything),
         environment=next((one.environment for one in everything if one.environment), {}),
+        unverified=_unverified(everything),
     )
+
+
+def _unverified(everything: Sequence[Told]) -> dict[str, str]:
+    """Return why circuits were not verified, those whose specs say so."""
+    return {one.result.circuit: one.unverified for one in everything if one.unverified is not None}
 
 
 def _identities(everything: Sequence[Told]) -> dict[str, dict[str, str | None]]:
@@ -259,6 +267,7 @@ def summary(session: Session) -> list[Line]:
     if everything:
         rates = {one.result.circuit: one.false_alarm for one in everything}
         lines.append(budget_line(rates, checkpoints=len({one.result.checkpoint for one in everything})))
+    lines += [Line(f"{circuit}: not verified: {reason}") for circuit, reason in _unverified(everything).items()]
     lines += [Line(notice) for notice in dict.fromkeys(n for one in everything for n in one.notices)]
     lines += _cached(everything)
     lines += [Line(text) for text in session.updated]

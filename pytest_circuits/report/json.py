@@ -87,6 +87,7 @@ def result_document(
     specs: Mapping[str, str],
     checkpoints: Mapping[str, Mapping[str, str | None]],
     environment: Mapping[str, str],
+    unverified: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the result file's content, format 1, as plain builtins.
 
@@ -97,6 +98,7 @@ def result_document(
         specs: circuit -> sha256 of its spec file.
         checkpoints: name -> source and fingerprint; the fingerprint of one that could not be opened is None.
         environment: versions, device and dtype as text.
+        unverified: circuit -> why it was not verified, where its spec says so.
 
     Raises:
         MeasurementError: a number is NaN or infinite.
@@ -114,6 +116,7 @@ def result_document(
         "verdict": verdict,
         "environment": environment,
         "specs": specs,
+        "unverified": unverified,
         "checkpoints": checkpoints,
         "records": [record.as_json() for result in results for record in result.records],
         "heads": heads,

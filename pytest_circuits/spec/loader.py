@@ -52,6 +52,12 @@ class SpecFile:
         return next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), 1)
 
     @property
+    def unverified(self) -> str | None:
+        """Why nobody has found the circuit to be as stated; None where somebody has, or nothing is said of it."""
+        said = self.spec.verification
+        return None if said is None or said.verified else " ".join(said.reason.split())
+
+    @property
     def name(self) -> str:
         """How messages call the file: its path from the root."""
         return self.circuit + (SUFFIX if self.path.name.endswith(SUFFIX) else "")

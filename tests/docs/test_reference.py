@@ -280,7 +280,9 @@ def first_cells(page: str, heading: str) -> list[str]:
 
 
 def test_the_result_file_has_the_keys_that_are_told() -> None:
-    document = result_document(complete=True, collected=[], results=[], specs={}, checkpoints={}, environment={})
+    document = result_document(
+        complete=True, collected=[], results=[], specs={}, checkpoints={}, environment={}, unverified={}
+    )
 
     assert first_cells("result-file.md", "The result file") == list(document)
     assert first_cells("result-file.md", "A record") == [field.name for field in fields(Record)]

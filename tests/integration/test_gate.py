@@ -135,6 +135,22 @@ def test_another_circuit_fails_with_what_moved_and_how_to_reproduce_it(
     assert '<property name="line" value="19"' in junit
 
 
+def test_a_spec_that_is_not_verified_is_told_once_with_its_reason(
+    pytester: pytest.Pytester, write_spec: Callable[..., Path]
+) -> None:
+    for name, verified in (("verbs", "false"), ("others", "true")):
+        said = f"format: 1\nverification:\n  verified: {verified}\n  reason: >-\n    no weights\n    were read\n"
+        path = write_spec(name)
+        path.write_text(path.read_text().replace("format: 1\n", said))
+    result = pytester.runpytest("--circuits-reference=builtin:tiny", "--circuits-json=out.json")
+
+    assert result.ret == pytest.ExitCode.OK
+    assert [line for line in result.outlines if "not verified" in line] == [
+        "specs/verbs: not verified: no weights were read"
+    ]
+    assert result_of(pytester)["unverified"] == {"specs/verbs": "no weights were read"}
+
+
 def test_an_absolute_limit_stands_in_the_way_of_a_baseline(
     pytester: pytest.Pytester, write_spec: Callable[..., Path]
 ) -> None:

@@ -32,6 +32,7 @@ def document(results: list[Result], *, complete: bool = True) -> dict[str, Any]:
         specs={"specs/tiny/verb-agreement": "ab"},
         checkpoints={"tuned": {"source": "./out", "fingerprint": None}},
         environment={"torch": "2.10.0"},
+        unverified={"specs/tiny/verb-agreement": "no weights"},
     )
 
 
@@ -130,13 +131,15 @@ def test_the_result_file_has_exactly_the_keys_of_format_1(every_verdict: list[Re
     found = document(every_verdict)
 
     assert list(found) == [
-        "format", "complete", "collected", "verdict", "environment", "specs", "checkpoints", "records", "heads",
+        "format", "complete", "collected", "verdict", "environment", "specs", "unverified", "checkpoints", "records",
+        "heads",
     ]  # fmt: skip
     assert found["format"] == 1
     assert found["complete"] is True
     assert found["collected"] == ["a.circuit.yaml::heads[tuned]"]
     assert found["environment"] == {"torch": "2.10.0"}
     assert found["specs"] == {"specs/tiny/verb-agreement": "ab"}
+    assert found["unverified"] == {"specs/tiny/verb-agreement": "no weights"}
     assert found["checkpoints"] == {"tuned": {"source": "./out", "fingerprint": None}}
     assert set(found["records"][0]) == {
         "circuit", "checkpoint", "check", "claim", "component", "verdict", "value", "reference", "drift", "interval",

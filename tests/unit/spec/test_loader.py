@@ -43,6 +43,7 @@ def test_what_is_not_said_takes_the_documented_defaults(project: Project) -> Non
     assert spec.model_dump(exclude={"format", "model", "circuit"}) == {
         "about": "",
         "source": "",
+        "verification": None,
         "tokens": {"bos": "auto", "join": " "},
         "prompts": {
             "include": (),
@@ -60,12 +61,14 @@ def test_what_is_not_said_takes_the_documented_defaults(project: Project) -> Non
             "floor": "empty",
             "align": "equal",
         },
+        "edges": (),
         "claims": {
             "behaviour": {"accuracy_at_least": 0.90, "loss_at_most": 0.20},
             "faithfulness": {"at_least": 0.80, "drift_at_most": 0.10},
             "necessity": {"of": None, "at_least": 0.80, "drift_at_most": 0.10},
             "controls": {"beats_random": 0.90, "match": "layer"},
             "heads": {"share_drift_at_most": 0.10, "weaker_at_most": None, "keep_at_least": 0.5},
+            "edges": None,
             "roles": None,
             "attribution": None,
             "successor": None,

@@ -257,7 +257,7 @@ UNKNOWN = [
         "fuzz: 1\nrates:",
         "25:1",
         "fuzz",
-        "unknown key 'fuzz'; known here: format, about, source, model, tokens",
+        "unknown key 'fuzz'; known here: format, about, source, verification, model",
     ),
 ]
 
