@@ -66,5 +66,9 @@ class BaselineRefused(CircuitsError):
     """A baseline cannot be written because it could never decide, or is not clean. Remedy: as the text says."""
 
 
+class GraphError(CircuitsError):
+    """A graph file cannot be read, or not be written without a loss. Remedy: as the text says, place by place."""
+
+
 class MissingExtra(CircuitsError):
     """What measures is not installed. Remedy: `pip install "pytest-circuits[hf]"`."""

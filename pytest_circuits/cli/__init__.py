@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-COMMANDS = ("cache", "heads", "lint", "schema")
+COMMANDS = ("cache", "discover", "graph", "heads", "lint", "schema")
 
 
 class Commands(click.Group):
@@ -29,6 +29,6 @@ class Commands(click.Group):
 def main() -> None:
     """Test whether a checkpoint still solves a task by the circuit that a spec file names.
 
-    The checks themselves run under pytest: `pytest specs/`. These commands look at a checkpoint's heads, at spec files,
-    and at what earlier runs kept. None gives a verdict on a checkpoint.
+    The checks themselves run under pytest: `pytest specs/`. These commands look at a checkpoint's heads, at graphs of
+    other tools, at spec files, and at what earlier runs kept. None gives a verdict on a checkpoint.
     """

@@ -78,6 +78,8 @@ _FAULTS = {
     "two BOS": "prompts begin with two BOS tokens: {words}; remove the one in the text, or write tokens.bos: never",
     "answer": "answers are not a single token right after their prompt: {words}; "
     "only then one logit tells an answer; use others, or change tokens.join",
+    "answer as it stands": "answers are not a single token right after their prompt, with nothing between the two, as "
+    "their file has them: {words}; only then one logit tells an answer; leave their rows out, or use others",
     "same answer": "answers and foils are the same token: {words}; nothing would be told apart",
     "same prompt": "clean and corrupt prompts are the same tokens: {words}; nothing would differ",
     "length": "words have another number of tokens than their twin: {words}; positions then have no counterpart; "
@@ -196,14 +198,15 @@ class _Encoder:
 
     def answer(self, pair: Pair, answer: str) -> int | None:
         """Return the id of an answer right after the prompts, None where it is not a single one."""
-        text = answer if answer[0].isspace() else self.tokens.join + answer
+        join = self.tokens.join if pair.join is None else pair.join
+        text = answer if answer[0].isspace() else join + answer
         found: set[int | None] = set()
         for prompt in (pair.clean, pair.corrupt):
             if prompt is not None:
                 before, whole = self.ids(prompt), self.ids(prompt + text)
                 found.add(whole[-1] if whole and whole[:-1] == before else None)
         if None in found or len(found) > 1:
-            self.fault("answer", repr(answer))
+            self.fault("answer" if pair.join is None else "answer as it stands", repr(answer))
             return None
         return found.pop()
 

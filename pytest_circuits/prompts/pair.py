@@ -19,7 +19,8 @@ class Pair:
 
     `template` is the stratum. `slots` maps a slot to its word in the clean prompt, `flip` is the slot whose word
     differs in the corrupt one, and `spans` maps a slot to the half-open character ranges of its word in `clean`; a pair
-    from a file has none of the three.
+    from a file has none of the three. `join` is the text between a prompt and its answer where the file
+    gives both as they are; None: as `tokens.join` says.
     """
 
     clean: str
@@ -30,6 +31,7 @@ class Pair:
     slots: Mapping[str, str] = field(default_factory=dict)
     flip: str | None = None
     spans: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    join: str | None = None
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,11 @@ _FORMS: tuple[tuple[type[Head | Mlp | KeyValue | Attention | Layer], re.Pattern[
     for kind, form in (
         (Head, f"L{_N}H{_N}"),
         (Head, rf"A{_N}\.H?{_N}"),
-        (Head, rf"blocks\.{_N}\.attn\.hook_z\[{_N}\]"),
+        (Head, rf"blocks\.{_N}\.attn\.hook_(?:z|result)\[(?::, ?:, ?)?{_N}\]"),
         (Head, rf"{_N}\.{_N}"),
         (Mlp, rf"L{_N}\.mlp"),
         (Mlp, f"(?:MLP ?|M){_N}"),
+        (Mlp, rf"blocks\.{_N}\.hook_mlp_out(?:\[:\])?"),
         (KeyValue, f"L{_N}KV{_N}"),
         (Attention, rf"L{_N}\.attn"),
         (Layer, f"L{_N}"),
@@ -92,9 +93,9 @@ _FORMS: tuple[tuple[type[Head | Mlp | KeyValue | Attention | Layer], re.Pattern[
 def parse_component(text: str) -> Named:
     """Read the name of a part; `str()` of what is returned is its canonical form.
 
-    Heads: `L9H10`, also `a9.h10`, `A9.10`, `blocks.9.attn.hook_z[10]` and `9.10` (a text, never a YAML number).
-    MLPs: `L9.mlp`, also `m9` and `MLP 9`. Key/value heads: `L9KV3`. All heads of a layer: `L9.attn`. A whole layer:
-    `L9`. `embed`.
+    Heads: `L9H10`, also `a9.h10`, `A9.10`, `blocks.9.attn.hook_z[10]`, `blocks.9.attn.hook_result[:, :, 10]` and `9.10`
+    (a text, never a YAML number). MLPs: `L9.mlp`, also `m9`, `MLP 9` and `blocks.9.hook_mlp_out`. Key/value heads:
+    `L9KV3`. All heads of a layer: `L9.attn`. A whole layer: `L9`. `embed`.
 
     Raises:
         ValueError: the text names no part; the message says which forms are read.

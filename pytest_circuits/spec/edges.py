@@ -49,6 +49,13 @@ class Edge:
 
 
 _READER = re.compile(r"(?P<part>.+?)(?:\.(?P<dotted>[qkv])|<(?P<angled>[qkv])>)", re.IGNORECASE)
+_HOOK = re.compile(
+    r"blocks\.(?P<layer>[0-9]{1,4})\."
+    r"(?:(?:attn\.)?hook_(?P<kind>[qkv])_input\[(?::, ?:, ?)?(?P<head>[0-9]{1,4})\]"
+    r"|(?P<mlp>hook_mlp_in|hook_resid_mid)(?:\[:\])?"
+    r"|(?P<last>hook_resid_post)(?:\[:\])?)"
+)
+_START = re.compile(r"input|Resid Start|hook_embed|blocks\.0\.hook_resid_pre(?:\[:\])?")
 _KINDS: Mapping[str, Reads] = {"q": "q", "k": "k", "v": "v"}
 _FORM = "an edge is written sender -> receiver, as L5H5 -> L7H3.k, embed -> L0H1.q or L9.mlp -> logits"
 
@@ -56,8 +63,9 @@ _FORM = "an edge is written sender -> receiver, as L5H5 -> L7H3.k, embed -> L0H1
 def parse_edge(text: str, layers: int) -> Edge:
     """Read the name of an edge of a model with so many layers; `str()` of what is returned is its canonical form.
 
-    Also read are the names of EAP-IG (`a5.h5->a7.h3<k>`, `input->m0`) and of auto-circuit (`A5.5->A7.3.K`,
-    `Resid Start->MLP 0`).
+    Also read are the names of EAP-IG (`a5.h5->a7.h3<k>`, `input->m0`), of auto-circuit (`A5.5->A7.3.K`,
+    `Resid Start->MLP 0`), and the hooks of TransformerLens and of ACDC between which an edge leads
+    (`blocks.5.attn.hook_z[5] -> blocks.7.hook_k_input[3]`, `blocks.9.hook_mlp_out[:] -> blocks.11.hook_resid_post[:]`).
 
     Raises:
         ValueError: the text names no edge, or one that leads to where its sender does not reach.
@@ -75,7 +83,7 @@ def parse_edge(text: str, layers: int) -> Edge:
 
 
 def _sender(name: str, text: str) -> Sender:
-    if name in ("input", "Resid Start"):
+    if _START.fullmatch(name):
         return Embedding()
     part = parse_component(name)
     if isinstance(part, (Head, Mlp, Embedding)):
@@ -86,6 +94,8 @@ def _sender(name: str, text: str) -> Sender:
 def _receiver(name: str, text: str, layers: int) -> Receiver:
     if name in ("logits", "Resid End"):
         return Receiver(layers, "logits")
+    if hook := _HOOK.fullmatch(name):
+        return _at_hook(hook, text, layers)
     if match := _READER.fullmatch(name):
         part = parse_component(match["part"])
         kind = _KINDS[(match["dotted"] or match["angled"]).lower()]
@@ -104,6 +114,21 @@ def _receiver(name: str, text: str, layers: int) -> Receiver:
             else f"in {text!r}, {name!r} does not say what is read; write {part}.k or {part}.v"
         )
     raise ValueError(f"in {text!r}, {name!r} reads nothing as one; name what a head reads, an MLP or logits")
+
+
+def _at_hook(hook: re.Match[str], text: str, layers: int) -> Receiver:
+    """Return what reads at a hook of TransformerLens; behind the last layer those are the logits."""
+    layer = int(hook["layer"])
+    if hook["kind"]:
+        return Receiver(layer, _KINDS[hook["kind"]], int(hook["head"]), shared=False)
+    if hook["mlp"]:
+        return Receiver(layer, "mlp")
+    if layer != layers - 1:
+        raise ValueError(
+            f"in {text!r}, {hook[0]!r} is behind layer {layer}, where all later layers read, and only behind the last, "
+            f"{layers - 1}, the logits alone; name what reads"
+        )
+    return Receiver(layers, "logits")
 
 
 def _reaches(sender: Head | Mlp, receiver: Receiver) -> bool:

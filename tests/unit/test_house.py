@@ -14,6 +14,7 @@ import pytest_circuits
 ROOT = Path(pytest_circuits.__file__).parent
 GROUND = {"errors", "records"}
 MEASURING = {"checkpoints", "engine", "attribution", "roles", "builtin"}
+CHECKS = GROUND | {"spec", "prompts", "gate", "baselines", "checkpoints", "engine", "attribution", "roles"}
 MAY_IMPORT = {
     "errors": set(),
     "records": {"errors"},
@@ -26,13 +27,14 @@ MAY_IMPORT = {
     "engine": GROUND | {"spec", "prompts", "checkpoints"},
     "attribution": GROUND | {"spec", "prompts", "checkpoints", "engine"},
     "roles": GROUND | {"spec", "prompts", "checkpoints", "engine", "attribution"},
-    "checks": GROUND | {"spec", "prompts", "gate", "baselines", "checkpoints", "engine", "attribution", "roles"},
+    "checks": CHECKS,
+    "integrations": CHECKS | {"checks"},
     "report": GROUND,
     "collect": GROUND | {"spec"},
 }
 ANYTHING = {"plugin", "cli", "__init__"}
 HEAVY = {
-    "torch": MEASURING,
+    "torch": MEASURING | {"integrations"},
     "transformers": {"checkpoints", "builtin"},
     "hypothesis": set(),
     "pytest": {"plugin", "collect"},

@@ -94,6 +94,17 @@ def test_a_notice_is_printed_and_is_no_finding(root: Path) -> None:
     assert result.stderr == "1 spec checked, 0 findings\n"
 
 
+def test_a_spec_that_is_not_verified_is_told_with_its_reason_and_is_no_finding(root: Path) -> None:
+    for name, verified in (("a", "false"), ("b", "true")):
+        said = f'format: 1\nverification: {{verified: {verified}, reason: "no weights\\n  were \\e[31mread"}}\n'
+        write(root, f"specs/{name}.circuit.yaml", GOOD.replace("format: 1\n", said))
+    result = run("lint", root / "specs")
+
+    assert result.exit_code == 0
+    assert result.stdout == "specs/a: not verified: no weights were \\x1b[31mread\n"
+    assert result.stderr == "2 specs checked, 0 findings\n"
+
+
 def test_a_spec_that_is_named_twice_is_checked_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(root, "a.circuit.yaml", GOOD.replace("format: 1", "format: 2"))
     monkeypatch.chdir(root)

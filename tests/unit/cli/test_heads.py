@@ -198,7 +198,7 @@ def test_json_that_cannot_be_written_after_all_exits_2(
         (("--checkpoint", ""), "names no checkpoint"),
         (("--checkpoint", "a/+b"), "an adapter on its base"),
         (("--prompts", "gone.csv"), "'gone.csv' does not exist"),
-        (("--prompts", "notes.yaml"), "--prompts should end in .circuit.yaml, .csv, .jsonl; found 'notes.yaml'"),
+        (("--prompts", "notes.yaml"), "--prompts should end in .circuit.yaml, .csv, .jsonl, .json; found 'notes.yaml'"),
         (("--prompts", "bad.csv"), "bad.csv:2: 'foil' is empty"),
         (("--prompts", "long.csv"), "answers are not a single token right after their prompt: 'is was'"),
         (("--prompts", "a.circuit.yaml"), "a.circuit.yaml:1:9: format: expected 1, found 2"),
@@ -309,7 +309,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, stream: Terminal, *, term: str = "x
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", term)
     monkeypatch.setenv("COLUMNS", "60")
-    with heads._live("pärs.csv") as watch:
+    with heads.live("pärs.csv") as watch:
         watch("noising", 1, 4)
         watch("noising", 2, 4)
     return stream.getvalue()
@@ -333,7 +333,7 @@ def test_the_line_is_gone_where_the_work_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("TERM", "xterm")
 
     def work() -> None:
-        with heads._live("p") as watch:
+        with heads.live("p") as watch:
             watch("noising", 1, 4)
             raise ValueError("refused")
 

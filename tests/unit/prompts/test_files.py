@@ -254,7 +254,7 @@ def test_a_jsonl_file_is_refused_with_its_line(text: str, expected: str, project
 
 
 def test_another_format_is_refused(project: Project) -> None:
-    assert project.problems("x", "p.json") == ["specs/p.json:1: the name must end in .csv or .jsonl, found '.json'"]
+    assert project.problems("x", "p.txt") == ["specs/p.txt:1: the name must end in .csv, .jsonl or .json, found '.txt'"]
 
 
 def test_a_file_that_is_too_large_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
