@@ -39,6 +39,7 @@ def project(tmp_path: Path, blocks: Blocks) -> Callable[[str], Path]:
     shared = {key: base["prompts"][key] for key in ("vocabulary", "templates")}
     (tmp_path / "shared/words.yaml").write_text(yaml.safe_dump(shared))
     (tmp_path / "specs/weekdays.csv").write_text(blocks("csv", "docs/how-to/write-a-spec.md")[0].text)
+    shutil.copytree(ROOT / "specs/tiny", tmp_path / "specs/tiny")
 
     def write(text: str) -> Path:
         path = tmp_path / "specs/block.circuit.yaml"
@@ -67,13 +68,16 @@ def test_a_part_of_a_spec_with_an_unknown_key_would_be_seen(project: Callable[[s
         load_spec(path, root=path.parents[1])
 
 
-def test_the_workflow_has_a_token_that_can_only_read_and_no_secret(blocks: Blocks) -> None:
-    (block,) = [block for block in blocks("yaml") if "jobs:" in block.text]
-    workflow = yaml.safe_load(block.text)
+def test_every_workflow_has_a_token_that_can_only_read_and_no_secret(blocks: Blocks) -> None:
+    workflows = [block for block in blocks("yaml") if "jobs:" in block.text]
 
-    assert workflow["permissions"] == {"contents": "read"}
-    assert "secrets" not in block.text
-    assert {"persist-credentials": False} in [step.get("with") for step in workflow["jobs"]["gate"]["steps"]]
+    assert len(workflows) == 2
+    for block in workflows:
+        workflow = yaml.safe_load(block.text)
+        assert workflow["permissions"] == {"contents": "read"}, block.place
+        assert "secrets" not in block.text, block.place
+        steps = workflow["jobs"]["gate"]["steps"]
+        assert {"persist-credentials": False} in [step.get("with") for step in steps], block.place
 
 
 # -- code --------------------------------------------------------------------------------------------------------------

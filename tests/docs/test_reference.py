@@ -241,8 +241,13 @@ def test_messages_that_a_page_quotes_are_in_the_code(page: Path, heading: str) -
     assert [part for text in texts for part in re.split("…|\\.\\.\\.", text) if part.strip() not in code] == []
 
 
-def test_constants_have_the_values_of_the_code() -> None:
-    for _, value, where in rows("numbers.md", "Constants"):
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("numbers.md", "Constants"), ("command-line.md", "Constants of discover")],
+    ids=["numbers", "discover"],
+)
+def test_constants_have_the_values_of_the_code(page: str, heading: str) -> None:
+    for _, value, where in rows(page, heading):
         module, _, name = codes(where)[0].rpartition(".")
         assert float(value) == getattr(import_module(f"pytest_circuits.{module}"), name), name
 
