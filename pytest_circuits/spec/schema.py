@@ -80,7 +80,7 @@ class TemplatePrompts(Section):
 
 
 class FilePrompts(Section):
-    """Prompts read from a CSV or JSONL file with the columns clean, corrupt, answer, foil, template."""
+    """Prompts read from a CSV, JSONL or JSON file: clean, corrupt, answer, foil, template, or another tool's form."""
 
     file: Text
     """The path from this file."""

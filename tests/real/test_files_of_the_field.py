@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from naive_wiring import NaiveWiring
+from pairs import random_pairs
+from small_models import bound, random_module
 
+from pytest_circuits.attribution.graph import wires_of
+from pytest_circuits.attribution.wiring import wired
+from pytest_circuits.engine.runs import Runs
 from pytest_circuits.errors import PromptError
 from pytest_circuits.integrations.files import read_graph, write_graph
 from pytest_circuits.integrations.spec_text import spec_sections
@@ -61,6 +69,26 @@ def test_its_circuit_is_a_spec_that_loads(tmp_path: Path) -> None:
 
     assert len(spec.wires) == 756
     assert len(spec.member_heads) == 67
+
+
+def test_its_edges_run_on_a_model_of_that_shape_as_in_a_plain_loop() -> None:
+    """The shape is GPT-2 small's, 158 nodes and 32,491 edges; the weights are random, and the widths small."""
+    model = bound(random_module("gpt2", layers=12, heads=12, hidden_size=96), "gpt2", layers=12, heads=12)
+    runs = Runs(model, random_pairs((6,)), value="resample", metric="logit_diff")
+    oracle, wires = NaiveWiring(model), wires_of(model)
+    oracle.reading = replace(oracle.reading, made={kind: ("attn.c_attn", at * 96, 8) for at, kind in enumerate("qkv")})
+    named = [*read_graph(GRAPH, "mib")[0].in_circuit()]
+    whole = wires.mask(named)
+    sample = [whole & ~wires.mask([edge]) for edge in named[::150]]
+    circuits = [whole, wires.edges & ~whole, *sample]
+
+    assert (int(wires.edges.sum()), int(whole.sum())) == (32_491, 756)
+    for live, found in zip(circuits, wired(runs, circuits)[:, 0], strict=True):
+        cut = {
+            (wires.senders[row], wires.receivers[column]) for row, column in np.argwhere(wires.edges & ~live).tolist()
+        }
+        expected = oracle.wired(runs.encoded[0], runs.encoded, "resample", wires.receivers, cut)
+        assert found == pytest.approx(expected, abs=1e-3, rel=1e-4)
 
 
 @pytest.mark.parametrize(
