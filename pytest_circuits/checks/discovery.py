@@ -65,6 +65,7 @@ class Discovered:
         greedy: what greedy exact search takes.
         parts: how many parts, or edges, the model has.
         cpr, cmd: of edges, the areas of `attribution.curves`: ranked on one half, measured on the other.
+        attributed: of edges, the effects that ranked them.
     """
 
     members: tuple[str, ...]
@@ -81,6 +82,7 @@ class Discovered:
     parts: int
     cpr: float | None = None
     cmd: float | None = None
+    attributed: Edges | None = None
 
 
 def discover(
@@ -145,6 +147,7 @@ def discover(
         parts=len(scores),
         cpr=curve(other.runs, searched.attributed, by="effect").cpr if isinstance(searched, _Edges) else None,
         cmd=curve(other.runs, searched.attributed, by="size").cmd if isinstance(searched, _Edges) else None,
+        attributed=searched.attributed if isinstance(searched, _Edges) else None,
     )
 
 
@@ -220,7 +223,7 @@ class _Half(ABC):
             raise MeasurementError(
                 f"a circuit was searched that keeps {self.runs.model.name!r}'s clean - floor, which is "
                 f"{in_errors(total)}.\n  Of nothing no part can be kept. Does the model do the task? "
-                "`pytest-circuits heads` shows its accuracy."
+                "`pytest-circuits heads` shows its accuracy. If it does, give more pairs."
             )
 
 

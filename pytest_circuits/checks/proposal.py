@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..errors import SpecError, plain
+from ..errors import plain
 from ..gate.edges import of_edges
 from ..gate.effects import Effects
 from ..gate.readiness import noisiness
@@ -63,6 +63,7 @@ class Proposal:
     text: str
     prepared: Prepared
     left_out: tuple[str, ...]
+    width: int
 
 
 def propose(
@@ -101,7 +102,8 @@ def propose(
     text = draft.text(claims, left_out)
     file = _written(text, output, root)
     prepared = prepare(file, model, reading, [], reason="found by discover", environment=environment)
-    return Proposal(text, prepared, tuple(left_out))
+    width: int = model.bound.module.get_output_embeddings().weight.shape[1]
+    return Proposal(text, prepared, tuple(left_out), width)
 
 
 def _written(text: str, output: Path, root: Path) -> SpecFile:
@@ -222,7 +224,8 @@ class _Draft:
             f"Found on {self.model.name}{where}: {len(found.members)} of {found.parts} {what} carry"
             f" {found.faithfulness:.2f} of the effect.",
             f"Measured{other}: {held.value:.2f}, standard error {held.estimate.se:.2g}.",
-            f"On {RESAMPLED} halves of these, as many of the largest are like it by {found.jaccard:.2f} (Jaccard).",
+            f"In {RESAMPLED} halves of where it was found, as many of the largest are like it by {found.jaccard:.2f}"
+            " (Jaccard).",
             f"It took {found.runs} forwards of each prompt; greedy exact search takes {found.greedy}.",
             "Roles are proposals by score, limits by measured spread: read them, and say what you know better.",
         ]
@@ -280,14 +283,3 @@ def _flow(value: Any) -> str:
     """Return plain builtins as YAML in one line."""
     text: str = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=10**6)
     return text.removesuffix("...\n").strip()
-
-
-def refuse_existing(output: Path) -> None:
-    """Raise SpecError where a file would be overwritten, or the name is not that of a spec."""
-    if not output.name.endswith(SUFFIX):
-        raise SpecError(f"--output should end in {SUFFIX}, found {str(output)!r}: only such files are collected.")
-    if output.exists():
-        raise SpecError(
-            f"--output: {str(output)!r} is there already, and what somebody wrote into it would be lost.\n"
-            "  Name another file, or delete this one."
-        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import CircuitsError, MissingExtra
+from .graph import BY_SUFFIX
 from .heads import Refused, live, refusal
 from .lint import root_of
 
@@ -66,6 +68,12 @@ The exit code is 0, and 2 for a call that is wrong and for what is refused, with
 )
 @click.option("--edges", is_flag=True, help="Find edges in the place of heads and MLPs.")
 @click.option(
+    "--graph",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --edges: write all edges with their scores as EAP-IG does, .json or .pt.",
+)
+@click.option(
     "--faithfulness",
     type=click.FloatRange(0.05, 0.99),
     default=0.9,
@@ -85,30 +93,58 @@ The exit code is 0, and 2 for a call that is wrong and for what is refused, with
     help="Prompts in one forward at most. It bounds memory.",
 )
 def command(
-    checkpoint: str, prompts: Path, output: Path, edges: bool, faithfulness: float, device: str, batch_size: int
+    checkpoint: str,
+    prompts: Path,
+    output: Path,
+    edges: bool,
+    graph: Path | None,
+    faithfulness: float,
+    device: str,
+    batch_size: int,
 ) -> None:
     """Find the circuit of a behaviour, and write it as a spec with its baseline.
 
     The smallest set of heads and MLPs, or of edges, that carries the behaviour alone: found on one half of the prompts
     and measured on the other.
     """
-    from ..spec.loader import SUFFIX
-
-    if not output.name.endswith(SUFFIX):
-        raise click.UsageError(f"--output should end in {SUFFIX}, or no run would collect it; found {str(output)!r}")
-    if output.exists() or not output.parent.is_dir():
-        why = "no such folder" if not output.parent.is_dir() else "it is there already, and would be overwritten"
-        raise click.UsageError(f"--output: {str(output)!r} cannot be written: {why}. Name another file.")
+    _refuse_other_files(output, graph, edges=edges)
+    done = False
     try:
         with live(str(prompts)) as watch:
             found, proposal = _discover(
                 checkpoint, prompts, output, edges, faithfulness, device, batch=batch_size, watch=watch
             )
+        drawn = [] if graph is None else [_drawn(found, proposal, graph)]
         told = _stored(proposal)
+        done = True
     except CircuitsError as error:
-        output.unlink(missing_ok=True)  # a draft that came to nothing
         raise Refused(refusal(error, prompts)) from error
-    click.echo("\n".join([*_told(found, output), *proposal.left_out, *told]))
+    finally:
+        if not done:
+            output.unlink(missing_ok=True)  # a draft that came to nothing would be in the way of the next
+    click.echo("\n".join([*_told(found, output), *drawn, *proposal.left_out, *told]))
+
+
+def _refuse_other_files(output: Path, graph: Path | None, *, edges: bool) -> None:
+    """Refuse, before anything is measured, what cannot be written or would be overwritten."""
+    from ..baselines import baseline_path
+    from ..spec.loader import SUFFIX
+
+    if not output.name.endswith(SUFFIX):
+        raise click.UsageError(f"--output should end in {SUFFIX}, or no run would collect it; found {str(output)!r}")
+    if graph is not None and (not edges or graph.suffix not in BY_SUFFIX):
+        raise click.UsageError(
+            f"--graph goes with --edges, and names a file in {' or '.join(BY_SUFFIX)}; found {str(graph)!r}"
+            f"{'' if edges else ' without --edges'}"
+        )
+    for option, path in (("--output", output), ("--output", baseline_path(output)), ("--graph", graph)):
+        if path is not None and path.exists():
+            raise click.UsageError(
+                f"{option}: {str(path)!r} is there already, and would be overwritten. Name another file, or delete it."
+            )
+    for option, path in (("--output", output), ("--graph", graph)):
+        if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise click.UsageError(f"{option}: {str(path)!r} cannot be written: no such folder, or no permission.")
 
 
 def _discover(
@@ -133,8 +169,12 @@ def _discover(
     from ..checks.discovery import discover
     from ..checks.overview import look, question_in
     from ..checks.proposal import propose
+    from ..prompts.files import read_pairs
+    from ..spec.loader import SUFFIX
 
     root = root_of((prompts, output))
+    if not prompts.name.endswith(SUFFIX):
+        read_pairs(prompts, str(prompts))  # a spec asks for more pairs than a look does
     question = question_in(prompts, root=root)
     model = open_checkpoint(checkpoint, device=device)
     found = discover(question, model.bound, edges=edges, least=faithfulness, batch_size=batch, watch=watch)
@@ -168,6 +208,16 @@ def _curves(found: Discovered) -> list[str]:
     ]
 
 
+def _drawn(found: Discovered, proposal: Proposal, path: Path) -> str:
+    """Write all edges as a graph, and return what is told of it."""
+    from ..integrations.attributed import graph_of
+    from ..integrations.files import write_graph
+
+    assert found.attributed is not None
+    write_graph(graph_of(found.attributed, found.members, width=proposal.width), path, BY_SUFFIX[path.suffix])
+    return f"graph: {path}"
+
+
 def _told(found: Discovered, output: Path) -> list[str]:
     """Return what was found, in the fewest lines."""
     what = "edges" if found.edges else "heads and MLPs"
@@ -176,7 +226,7 @@ def _told(found: Discovered, output: Path) -> list[str]:
         f"{len(found.members)} of {found.parts} {what}: {', '.join(found.members)}",
         f"alone they carry {found.faithfulness:.2f} of the effect; on prompts on which they were not sought"
         f" {held.value:.2f} (standard error {held.estimate.se:.2g})",
-        f"on halves of the prompts, as many of the largest are like it by {found.jaccard:.2f} (Jaccard)",
+        f"in halves of where it was found, as many of the largest are like it by {found.jaccard:.2f} (Jaccard)",
         *_curves(found),
         f"{found.runs} forwards of each prompt; greedy exact search takes {found.greedy}",
         f"written: {output}",

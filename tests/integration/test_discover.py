@@ -56,12 +56,16 @@ def test_from_pairs_to_a_gate(project: pytest.Pytester) -> None:
 
 
 def test_edges_too(project: pytest.Pytester) -> None:
-    result = discover("--prompts", "specs/pairs.csv", "--output", OUTPUT, "--edges", "--faithfulness", "0.8")
+    told = ("--edges", "--faithfulness", "0.8", "--graph", "found.json")
+    result = discover("--prompts", "specs/pairs.csv", "--output", OUTPUT, *told)
 
     assert result.exit_code == 0, result.output
     first = result.stdout.splitlines()[0]
     assert first.startswith("10 of 479 edges: embed -> L0.mlp, L3.mlp -> logits, ")
     assert "CMD 0.0" in result.stdout
+    assert "\ngraph: found.json\n" in result.stdout
+    shown = CliRunner().invoke(main, ["graph", "found.json"]).stdout
+    assert "edges in the circuit  10 of 479" in shown
     spec = load_spec(OUTPUT).spec
     assert first.partition(": ")[2] == ", ".join(spec.edges)
     verdict(project, "builtin:tiny-tuned").assert_outcomes(passed=2)
@@ -107,7 +111,8 @@ def test_a_spec_gives_its_prompts_and_what_it_asks(project: pytest.Pytester) -> 
     ("prepare", "output", "why"),
     [
         (None, "found.yaml", "--output should end in .circuit.yaml, or no run would collect it; found 'found.yaml'"),
-        (lambda: Path(OUTPUT).write_text("mine"), OUTPUT, "it is there already, and would be overwritten"),
+        (lambda: _mine(OUTPUT), OUTPUT, "'specs/found.circuit.yaml' is there already, and would be overwritten"),
+        (lambda: _mine("specs/__circuits__/found.json"), OUTPUT, "'specs/__circuits__/found.json' is there already"),
         (None, "nowhere/found.circuit.yaml", "cannot be written: no such folder"),
     ],
 )
@@ -120,7 +125,37 @@ def test_what_cannot_be_written_is_refused_before_anything_runs(
 
     assert result.exit_code == 2
     assert why in result.stderr
-    assert not prepare or Path(output).read_text() == "mine"
+    assert [path.read_text() for path in Path().rglob("found.*")] == ["mine"] * (prepare is not None)
+
+
+def _mine(path: str) -> None:
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).write_text("mine")
+
+
+def test_a_graph_that_cannot_be_written_is_refused_before_anything_runs(project: pytest.Pytester) -> None:
+    result = discover("--prompts", "specs/pairs.csv", "--output", OUTPUT, "--edges", "--graph", "nowhere/g.json")
+
+    assert result.exit_code == 2
+    assert "--graph: 'nowhere/g.json' cannot be written: no such folder" in result.stderr
+
+
+def test_fewer_pairs_than_a_spec_needs_are_refused_before_anything_is_searched(project: pytest.Pytester) -> None:
+    rows = (project.path / "specs/pairs.csv").read_text(encoding="utf-8").splitlines()
+    Path("specs/few.csv").write_text("\n".join(rows[:8]), encoding="utf-8")
+    result = discover("--prompts", "specs/few.csv", "--output", OUTPUT)
+
+    assert result.exit_code == 2
+    assert "distinct pairs; at least 8 are needed" in result.stderr
+    assert not Path(OUTPUT).exists()
+
+
+@pytest.mark.parametrize("arguments", [("--graph", "g.json"), ("--edges", "--graph", "g.csv")])
+def test_a_graph_is_of_edges_and_of_a_known_form(arguments: tuple[str, ...], project: pytest.Pytester) -> None:
+    result = discover("--prompts", "specs/pairs.csv", "--output", OUTPUT, *arguments)
+
+    assert result.exit_code == 2
+    assert "--graph goes with --edges, and names a file in .json or .pt; found" in result.stderr
 
 
 def test_prompts_that_the_model_answers_wrong_leave_nothing_behind(project: pytest.Pytester) -> None:
@@ -130,6 +165,6 @@ def test_prompts_that_the_model_answers_wrong_leave_nothing_behind(project: pyte
     result = discover("--prompts", "specs/turned.csv", "--output", OUTPUT)
 
     assert result.exit_code == 2
-    assert "Does the model do the task? `pytest-circuits heads` shows its accuracy." in result.stderr
+    assert "Does the model do the task? `pytest-circuits heads` shows its accuracy. If" in result.stderr
     assert not Path(OUTPUT).exists()
     assert not Path("specs/__circuits__").exists()
