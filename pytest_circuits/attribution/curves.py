@@ -5,7 +5,8 @@ With f(p) the faithfulness of the first part p of a model's edges alone,
     CPR = integral of f(p) dp          higher is better: few edges carry much
     CMD = integral of |1 - f(p)| dp    0 is best: few edges carry what the model does, no less and no more
 
-both by the trapezoid over the parts below. For CPR edges are ranked by what they add to the answer, for CMD by size.
+both by the trapezoid over the parts below. The floor is the run in which no edge is live; prompts weigh alike.
+For CPR edges are ranked by what they add to the answer, for CMD by size.
 """
 
 from __future__ import annotations

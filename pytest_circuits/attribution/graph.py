@@ -84,10 +84,17 @@ class Wires:
         """
         found = np.zeros_like(self.edges)
         for edge in named:
-            if edge.sender not in self._rows or edge.receiver not in self._columns or not self.edges[self._at(edge)]:
+            if not self._has(edge):
                 raise PromptError(self._missing(edge))
             found[self._at(edge)] = True
         return found
+
+    def _has(self, edge: Edge) -> bool:
+        """Say whether the model has the edge, under this very name."""
+        if edge.sender not in self._rows or edge.receiver not in self._columns or not self.edges[self._at(edge)]:
+            return False
+        own = self.receivers[self._columns[edge.receiver]]
+        return own.shared == edge.receiver.shared or own.kind not in ("k", "v")
 
     def _at(self, edge: Edge) -> tuple[int, int]:
         return self._rows[edge.sender], self._columns[edge.receiver]
@@ -104,6 +111,12 @@ class Wires:
         kind = edge.receiver.kind
         alike = [one for one in self.receivers if (one.layer, one.kind) == (edge.receiver.layer, kind)]
         shared = bool(alike) and alike[0].shared and kind in ("k", "v")
+        if alike and kind in ("k", "v") and edge.receiver.shared and not shared and edge.receiver.unit < len(alike):
+            own = replace(edge.receiver, shared=False)
+            return (
+                f"{edge}: each of this model's heads has keys and values of its own.\n"
+                f"  Name it as what it is: {edge.sender} -> {own}"
+            )
         heads = sum(one.kind == "q" and one.layer == edge.receiver.layer for one in self.receivers)
         if shared and not edge.receiver.shared and edge.receiver.unit < heads:
             own = replace(edge.receiver, unit=edge.receiver.unit * len(alike) // heads, shared=True)

@@ -79,9 +79,9 @@ class Twins:
 
     def prepare(self) -> None:
         """Run what ablated values are taken from: a forward cannot be run in the midst of another."""
-        needed = {"resample": (self, "corrupt"), "mean": (self.runs, "means")}
-        if self.runs.value in needed:
-            getattr(*needed[self.runs.value])
+        needed = {"resample": (self, "corrupt"), "mean": (self.runs, "means"), "zero": (self, "known")}
+        getattr(*needed[self.runs.value])
+        _ = self.known
 
     def ablated(self, site: Site, own: Tensor) -> Tensor:
         """Return a site's own value, (batch, seq, ...), with the ablated one where it is replaced."""

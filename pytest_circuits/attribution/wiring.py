@@ -29,20 +29,21 @@ from ..checkpoints.rounding import gap, tolerance
 from ..engine.metric import read, tokens_read
 from ..engine.patches import Ablated
 from ..errors import InstrumentError
-from ..spec.components import Head
+from ..spec.components import Head, Mlp
 from .graph import senders_of, wires_of
 from .layouts import features_of, refuse_other_layout
 from .readers import KINDS
 from .twins import twins_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from jaxtyping import Bool, Float
 
     from ..checkpoints.attention import Kind
     from ..checkpoints.model import BoundModel, Edit
     from ..engine.runs import Runs
+    from ..spec.edges import Sender
     from .graph import Wires
     from .twins import Twins
 
@@ -67,7 +68,9 @@ def wired(
     """
     refuse_other_layout(runs.model)
     wires = wires_of(runs.model)
-    request = torch.from_numpy(np.stack([*live, wires.edges, _without_a_head(wires)]))
+    request = torch.from_numpy(
+        np.stack([*live, wires.edges, *(wires.edges & ~_of(wires, parts) for parts in _checked(wires))])
+    )
     copies = len(request)
 
     def run() -> Float[np.ndarray, "circuits prompts"]:
@@ -82,8 +85,8 @@ def wired(
         return out
 
     found = runs.with_room(run)
-    _refuse_other_runs(runs, found[-2:])
-    return np.asarray(found[:-2])
+    _refuse_other_runs(runs, wires, found[len(live) :])
+    return np.asarray(found[: len(live)])
 
 
 def _rows(runs: Runs) -> int:
@@ -94,27 +97,29 @@ def _rows(runs: Runs) -> int:
     return max(1, min(runs.batch_size, HELD // numbers))
 
 
-_CHECKED = Head(0, 0)
-"""The head without whose edges the run must be the one in which it is ablated: something reads it in every model."""
+def _checked(wires: Wires) -> tuple[tuple[Head | Mlp, ...], ...]:
+    """Return senders without whose edges the run must be the one in which they are ablated: a head, and all MLPs."""
+    return (Head(0, 0),), tuple(sender for sender in wires.senders if isinstance(sender, Mlp))
 
 
-def _without_a_head(wires: Wires) -> Bool[np.ndarray, "senders receivers"]:
-    mask = np.ones_like(wires.edges)
-    mask[wires.senders.index(_CHECKED)] = False
-    return mask
+def _of(wires: Wires, senders: Collection[Sender]) -> Bool[np.ndarray, "senders receivers"]:
+    rows = np.array([sender in senders for sender in wires.senders])
+    return np.asarray(rows[:, None] & wires.edges)
 
 
-def _refuse_other_runs(runs: Runs, found: Float[np.ndarray, "two prompts"]) -> None:
-    """Raise unless all edges live are the clean run, and a head without its edges is that head ablated."""
-    expected = [runs.clean, runs.ablated(Ablated(frozenset({_CHECKED})))]
-    for told, one, other in zip(("every edge", f"all but those of {_CHECKED}"), found, expected, strict=True):
+def _refuse_other_runs(runs: Runs, wires: Wires, found: Float[np.ndarray, "checks prompts"]) -> None:
+    """Raise unless all edges live are the clean run, and senders without their edges are these senders ablated."""
+    expected = [runs.clean, *runs.sweep("edges checked", [Ablated(frozenset(parts)) for parts in _checked(wires)])]
+    told = ("every edge", *(f"all edges but those of {', '.join(map(str, parts))}" for parts in _checked(wires)))
+    for name, one, other in zip(told, found, expected, strict=True):
         largest, allowed = gap(torch.from_numpy(one), torch.from_numpy(other), runs.model.dtype)
         if not largest <= allowed:
             raise InstrumentError(
-                f"instrument: with {told} live the run of {runs.model.name!r} should be "
-                f"{'the clean one' if told == 'every edge' else 'the one in which that head is ablated'}, and differs "
-                f"by {largest:.3g} (allowed {allowed:.3g}).\n"
-                "  An edge would carry something else. Please report the architecture; its heads can be measured."
+                f"instrument: with {name} live the run of {runs.model.name!r} should be "
+                f"{'the clean one' if other is runs.clean else 'the one in which these are ablated'}, and differs by "
+                f"{largest:.3g} (allowed {allowed:.3g}).\n"
+                "  An edge would carry something else. In half precision, try float32; else please report the "
+                "architecture: its heads can be measured."
             )
 
 
@@ -162,12 +167,14 @@ class _Wired:
     ) -> Float[Tensor, "receivers rows seq width"]:
         """Return what each of the receivers reads of a live residual stream: less what its cut edges carried."""
         cut = self.cut[:, receivers].to(stream.device)
-        read = stream.expand(cut.shape[1], *stream.shape)
+        read = stream.expand(cut.shape[1], *stream.shape).float()
+        size = read.abs()
         for source in self.sources:
             of_source = cut[:, :, source.first : source.first + source.senders]
             if bool(of_source.any()):
-                read = read - source.carried(of_source, self.copies).to(stream.device)
-        return _not_rounding(read, stream)
+                carried = source.carried(of_source, self.copies).to(stream.device).float()
+                read, size = read - carried, size + carried.abs()
+        return _not_rounding(read, size, stream.dtype).to(stream.dtype)
 
     # -- what receivers read -------------------------------------------------------------------------------------------
 
@@ -231,10 +238,17 @@ def _noted(streams: dict[str, Tensor], _: Any, args: tuple[Any, ...], kwargs: Ma
     streams["into"] = args[0] if args else kwargs["hidden_states"]
 
 
-def _not_rounding(left: Float[Tensor, "*rows width"], whole: Float[Tensor, "*rows width"]) -> Tensor:
-    """Return what is left of a whole: nothing where it is rounding alone, of which a norm would make a loud value."""
-    rounding = tolerance(whole.dtype) * whole.abs().amax(-1, keepdim=True)
-    return torch.where(left.abs().amax(-1, keepdim=True) <= rounding, 0.0, left)
+def _not_rounding(
+    left: Float[Tensor, "*rows width"], size: Float[Tensor, "*rows width"], dtype: torch.dtype
+) -> Float[Tensor, "*rows width"]:
+    """Return what is left of a sum: nothing where every feature is rounding, of which a norm would make a loud value.
+
+    Rounding is small beside the sizes of what was added up, in that very feature or in most: single ones may be far
+    larger than all others.
+    """
+    rounding = tolerance(dtype) * (size + size.median(-1, keepdim=True).values)
+    nothing = (left.abs() <= rounding).all(-1, keepdim=True)
+    return torch.where(nothing, 0.0, left)
 
 
 @dataclass(frozen=True)
@@ -266,7 +280,8 @@ class _Source:
             return lost
         norm, given, scale = self.norm
         given = given.expand_as(lost)
-        carried: Tensor = (norm.forward(given) - norm.forward(_not_rounding(given - lost, given))) * scale
+        left = _not_rounding(given - lost, given.abs() + lost.abs(), given.dtype)
+        carried: Tensor = (norm.forward(given) - norm.forward(left)) * scale
         return carried
 
 

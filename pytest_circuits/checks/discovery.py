@@ -61,7 +61,8 @@ class Discovered:
             there are members.
         jaccard: the mean Jaccard index of these sets with the circuit.
         found_on, measured_on: the templates of each half, or nothing where there is but one stratum.
-        runs: of every prompt that it was found on, in forwards; the gradient pass is counted with its backward passes.
+        runs: of every prompt that it was found on, in forwards: the circuits that were run, the plain runs, and the
+            gradient pass with its backward passes. Self-checks of the instrument are not counted.
         greedy: what greedy exact search takes.
         parts: how many parts, or edges, the model has.
         cpr, cmd: of edges, the areas of `attribution.curves`: ranked on one half, measured on the other.
@@ -154,28 +155,45 @@ def discover(
 def halves_of(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs on which a circuit is found, and those on which it is measured: every other template.
 
-    Pairs of a single template are divided by the sha256 of the clean prompt, so that no order decides.
+    Pairs of a single template are divided by the sha256 of their prompts, so that no order decides. Pairs that share
+    their clean prompt, or mirror each other, and templates with such pairs stay together: on what a circuit was sought
+    it is not measured.
 
     Raises:
         PromptError: a half has too few pairs.
     """
-    templates = list(dict.fromkeys(pair.template for pair in pairs))
-    if len(templates) > 1:
-        first = set(templates[::2])
-        halves = (
-            [pair for pair in pairs if pair.template in first],
-            [pair for pair in pairs if pair.template not in first],
-        )
-    else:
-        order = sorted(pairs, key=lambda pair: sha256(pair.clean.encode()).digest())
-        halves = order[::2], order[1::2]
+    groups = _together(pairs)
+    if len({pair.template for pair in pairs}) == 1:
+        groups.sort(key=lambda group: min(sha256(pair.clean.encode()).digest() for pair in group))
+    halves = [pair for group in groups[::2] for pair in group], [pair for group in groups[1::2] for pair in group]
     if min(map(len, halves)) < FEWEST:
         raise PromptError(
             f"a circuit is found on one half of the prompts and measured on the other, each of {FEWEST} pairs at least,"
-            f" and the smaller half has {min(map(len, halves))}.\n"
-            "  On fewer, what is found is what these prompts have in common by chance. Give more pairs."
+            f" and the smaller half has {min(map(len, halves))}; pairs and templates that share prompts stay"
+            " together.\n  On fewer, what is found is what these prompts have in common by chance. Give more pairs."
         )
     return halves
+
+
+def _together(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Return the pairs in groups that share no clean prompt and no mirrored pair; of several templates, none."""
+    several = len({pair.template for pair in pairs}) > 1
+    group_of: dict[object, int] = {}
+    groups: list[list[Pair]] = []
+    for pair in pairs:
+        marks = [("clean", pair.clean), ("both", frozenset({pair.clean, pair.corrupt}))]
+        marks += [("template", pair.template)] if several else []
+        known = sorted({group_of[mark] for mark in marks if mark in group_of})
+        home = known[0] if known else len(groups)
+        if not known:
+            groups.append([])
+        for other in known[1:]:
+            groups[home] += groups[other]
+            groups[other] = []
+            group_of |= {mark: home for mark, at in group_of.items() if at == other}
+        groups[home].append(pair)
+        group_of |= dict.fromkeys(marks, home)
+    return [group for group in groups if group]
 
 
 class _Half(ABC):
@@ -184,6 +202,7 @@ class _Half(ABC):
     def __init__(self, runs: Runs, floor: str) -> None:
         self.runs, self.of_corrupt = runs, floor == "corrupt"
         self.strata = strata_of([row.pair.template for row in runs.encoded])
+        self._known: dict[tuple[int, ...], float] = {}
 
     @property
     @abstractmethod
@@ -209,8 +228,11 @@ class _Half(ABC):
         return np.asarray(self.runs.clean - self.floor)
 
     def faithfulness(self, circuits: Sequence[Sequence[int]]) -> list[float]:
-        """Return F of each circuit."""
-        return [ratio_of_means(k - self.floor, self.effect, self.strata) for k in self.kept(circuits)]
+        """Return F of each circuit; each is run once."""
+        new = [members for members in dict.fromkeys(map(tuple, circuits)) if members not in self._known]
+        for members, k in zip(new, self.kept(new) if new else (), strict=True):
+            self._known[members] = ratio_of_means(k - self.floor, self.effect, self.strata)
+        return [self._known[tuple(members)] for members in circuits]
 
     def measured(self, members: Sequence[int]) -> Statistic:
         """Return F of one circuit with its standard error."""

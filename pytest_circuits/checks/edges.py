@@ -11,6 +11,7 @@ from ..gate.statements import Within
 from ..records import Verdict
 from .case import Case, Claim
 from .faithfulness import not_further_from_one
+from .heads import kept
 from .necessity import not_fallen
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from . import Comparison
 
 SHOWN = 5
-"""Of the edges whose share changed so many are told."""
+"""Of the claims on single edges that are red so many are told."""
 
 
 def judge(comparison: Comparison) -> Result:
@@ -68,6 +69,7 @@ def _shares(case: Case) -> Iterator[Claim]:
             yield claim.unjudged(f"{name} share: {case.task_lost}")
         else:
             yield _share(case, claim, case.reference)
+            yield kept(case, name, case.reference)
 
 
 def _share(case: Case, claim: Claim, reference: Effects) -> Claim:
@@ -84,4 +86,4 @@ def _details(records: tuple[Record, ...]) -> list[str]:
     single = [record.message for record in red if record.component is not None]
     told = [line for message in dict.fromkeys((*whole, *single[:SHOWN])) for line in message.splitlines()]
     more = len(single) - SHOWN
-    return told[1:] + ([f"and {more} more edges"] if more > 0 else [])
+    return told[1:] + ([f"and {more} more claims on single edges"] if more > 0 else [])

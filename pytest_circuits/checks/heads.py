@@ -45,7 +45,7 @@ def _claims(case: Case) -> Iterator[Claim]:
         yield _share(case, share, case.observed, case.reference)
         yield _strength(case, name, case.reference)
         if head in named:
-            yield _keep(case, name, case.reference)
+            yield kept(case, name, case.reference)
             for template in case.templates:
                 within = replace(share, name="template", called="share", template=template)
                 yield _share(case, within, case.observed.within(template), case.reference.within(template))
@@ -82,8 +82,8 @@ def _strength(case: Case, head: str, reference: Effects) -> Claim:
     return case.drift(claim, now, before, AtMost(weakening, claim.limit))
 
 
-def _keep(case: Case, head: str, reference: Effects) -> Claim:
-    """Return the claim that a named head keeps a part of its reference share, so that a small head can fail too.
+def kept(case: Case, head: str, reference: Effects) -> Claim:
+    """Return the claim that a named head, or edge, keeps a part of its reference share, so small ones can fail too.
 
     sign(S_ref) (S - keep S_ref) > 0, told as the part S / S_ref with S_ref for a unit. A share that has not changed at
     all is kept whole, however uncertain it is.

@@ -200,6 +200,11 @@ class Measurements:
             raise _undeclared("edges", "its edges")
         wires = wires_of(self.runs.model)
         named = wires.mask(spec.wires)
+        if np.array_equal(named, wires.edges):
+            raise MeasurementError(
+                f"edges: the spec names all {len(spec.wires)} edges of {self.runs.model.name!r}, so its claims could"
+                " not fail: alone they are the clean run.\n  Name those that the circuit consists of."
+            )
         circuits = [named, wires.edges & ~named, np.zeros_like(named)]
         circuits += [wires.edges & ~wires.mask([edge]) for edge in spec.wires]
         runs = dict(zip((EDGES_ALONE, EDGES_OUT, EDGES_NONE, *spec.edges), wired(self.runs, circuits), strict=True))

@@ -6,11 +6,12 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..errors import plain
+from ..errors import BaselineRefused, plain
 from ..gate.edges import of_edges
 from ..gate.effects import Effects
 from ..gate.readiness import noisiness
@@ -25,7 +26,6 @@ from .updating import Prepared, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from ..checkpoints.handle import CheckpointModel
     from ..records import Overview
@@ -86,7 +86,8 @@ def propose(
         SpecError: the prompts cannot be named from the spec: they lie outside of the project.
         BaselineRefused: what was measured could not serve as a reference.
     """
-    draft = _Draft(found, question, model, _roles(found, overview), prompts, output)
+    draft = _Draft(found, question, model, _roles(found, overview), prompts, output, root)
+    _refuse_whole(found, model)
     claims, left_out = draft.claims(), list[str]()
     file = _written(draft.text(claims), output, root)
     reading = measure(file, model, batch_size=batch_size)
@@ -97,6 +98,11 @@ def propose(
     for result in judge_spec(file, model, reading, reference=reading, name=model.name):
         if result.verdict is not Verdict.PASS or (result.check == "controls" and result.warnings):
             why = (*result.warnings, result.headline)[0].splitlines()[0]
+            if result.check == "edges":
+                raise BaselineRefused(
+                    f"{len(found.members)} edges were found, and on the checkpoint itself the check edges is not green:"
+                    f" {why}\n  So there is nothing to hold others to. Give more pairs, or another --faithfulness."
+                )
             left_out.append(f"{result.check} is left out: {why}")
             del claims[result.check]
     text = draft.text(claims, left_out)
@@ -104,6 +110,16 @@ def propose(
     prepared = prepare(file, model, reading, [], reason="found by discover", environment=environment)
     width: int = model.bound.module.get_output_embeddings().weight.shape[1]
     return Proposal(text, prepared, tuple(left_out), width)
+
+
+def _refuse_whole(found: Discovered, model: CheckpointModel) -> None:
+    """Raise BaselineRefused where all heads were found, or all edges: no claim on that could fail."""
+    heads = sum(isinstance(parse_component(name), Head) for name in (() if found.edges else found.members))
+    if heads == model.shape.layers * model.shape.heads or len(found.members) == found.parts:
+        raise BaselineRefused(
+            f"the circuit that carries {found.faithfulness:.2f} has all {'edges' if found.edges else 'heads'} of"
+            f" {model.name!r}, so no claim on it could fail.\n  Ask for less --faithfulness, or for edges."
+        )
 
 
 def _written(text: str, output: Path, root: Path) -> SpecFile:
@@ -175,6 +191,7 @@ class _Draft:
     roles: Mapping[str, tuple[str, float]]
     prompts: Path
     output: Path
+    root: Path
 
     def claims(self) -> Claims:
         """Return the checks that are proposed, with the limits that are not left at their defaults."""
@@ -196,7 +213,7 @@ class _Draft:
         """Return the spec."""
         shape = self.model.shape
         model = {
-            "checkpoint": self.model.source,
+            "checkpoint": self._checkpoint(),
             "architecture": shape.architecture,
             "layers": shape.layers,
             "heads": shape.heads,
@@ -206,13 +223,20 @@ class _Draft:
             "format: 1",
             f"model: {_flow(model)}",
             *self._asked(),
-            *(self._edges() if self.found.edges else self._circuit()),
+            *(self._edges() if self.found.edges else self._circuit(judged="roles" in claims)),
             "claims:",
             *(f"  {check}: {_flow(limits)}" for check, limits in claims.items()),
             *(f"# {plain(line)}" for line in left_out),
             "rates: {false_alarm: 0.01, missed_drift: 0.01}",
         ]
         return "\n".join(sections) + "\n"
+
+    def _checkpoint(self) -> str:
+        """Return the checkpoint as a spec names it: a folder of the project from the project's root."""
+        folder = Path(self.model.source)
+        if folder.is_dir() and folder.absolute().is_relative_to(self.root.absolute()):
+            return folder.absolute().relative_to(self.root.absolute()).as_posix()
+        return self.model.source
 
     def _story(self) -> list[str]:
         """Return how the circuit was found, in comments."""
@@ -245,7 +269,7 @@ class _Draft:
         """Return the section `prompts`: the file, as it is found from the spec, or the templates of another spec."""
         path: Path | None = self.prompts
         if self.prompts.name.endswith(SUFFIX):
-            section = load_spec(self.prompts, root=self.prompts.parent).spec.prompts
+            section = load_spec(self.prompts, root=self.root).spec.prompts
             name = getattr(section, "file", None)
             path = None if name is None else self.prompts.parent / name
             if path is None:
@@ -253,15 +277,15 @@ class _Draft:
                 return yaml.safe_dump({"prompts": given}, sort_keys=False, default_flow_style=None, width=110).rstrip()
         return f"prompts: {_flow({'file': os.path.relpath(str(path), self.output.parent).replace(os.sep, '/')})}"
 
-    def _circuit(self) -> list[str]:
-        """Return the section `circuit`: heads by their roles, and MLPs."""
+    def _circuit(self, *, judged: bool) -> list[str]:
+        """Return the section `circuit`: heads by their roles, and MLPs; where roles are not judged without limits."""
         heads = [name for name in self.found.members if isinstance(parse_component(name), Head)]
         mlps = [name for name in self.found.members if name not in heads]
         lines = ["circuit:"]
         for role in dict.fromkeys(self.roles[name][0] for name in heads if name in self.roles):
             of_role = [name for name in heads if self.roles.get(name, ("", 0))[0] == role]
             least = _down(0.7 * min(self.roles[name][1] for name in of_role))
-            group = {"heads": of_role, "role": {"name": role, "at_least": least}}
+            group = {"heads": of_role, "role": {"name": role, **({"at_least": least} if judged else {})}}
             scores = ", ".join(f"{name} {self.roles[name][1]:.2f}" for name in of_role)
             lines.append(f"  {role.replace(':', '_')}: {_flow(group)}  # {scores}; {self._often(of_role)}")
         if others := [name for name in heads if name not in self.roles]:

@@ -180,7 +180,7 @@ class Compared:
         shift, alone = self.shift(task), replace(claim, statement=AnyOf((fall, fall)))
         if shift is None:
             return alone
-        if against := shift.against([str(claim.component)]):
+        if against := shift.against(shift.now.heads):
             return replace(alone, note=f"{claim.note} ({against})".strip())
         if not shift.taken_over:
             return alone

@@ -31,6 +31,8 @@ LIMITS: Mapping[str, str] = {
     "greater_than_at_least": "greater than",
 }
 """What each limit is of: a name in `Reading.successor`."""
+LEAST = 7
+"""Of fewer numbers than these two are no small part."""
 OF_MLP = ("probe", "transfer", "coverage")
 """What is read of the first layer's MLP alone, and so is the same for every head: told once."""
 
@@ -113,9 +115,12 @@ def _drifts(case: Case, head: str, numbers: Mapping[str, Samples], left_out: tup
 
 
 def _limit(case: Case, numbers: Samples) -> float:
-    """Return how far hits may fall: as the spec says, or, where it says nothing, the default but no less than two."""
+    """Return how far hits may fall: as the spec says, or, where it says nothing, the default but no less than two.
+
+    Of very few hits two would be a large part: there the spec has to say.
+    """
     limit: float = case.limits.drift_at_most
-    if "drift_at_most" in case.limits.model_fields_set or not _are_hits(numbers):
+    if "drift_at_most" in case.limits.model_fields_set or not _are_hits(numbers) or len(numbers) < LEAST:
         return limit
     return max(limit, STEPS / len(numbers))
 

@@ -119,6 +119,8 @@ def command(
         done = True
     except CircuitsError as error:
         raise Refused(refusal(error, prompts)) from error
+    except OSError as error:
+        raise Refused(f"{error.filename}: it cannot be written: {error.strerror}") from error
     finally:
         if not done:
             output.unlink(missing_ok=True)  # a draft that came to nothing would be in the way of the next

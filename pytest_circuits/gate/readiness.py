@@ -23,7 +23,7 @@ from .limits import model_heads, per_template, scaled, weaker_at_most
 from .scores import Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ..records import Reading
     from ..spec.claims import Attribution, Necessity, Roles, Successor
@@ -69,7 +69,10 @@ def refusals(file: SpecFile, reading: Reading) -> tuple[str, ...]:
     """
     effects, rate = Effects(reading), file.spec.rates.missed_drift
     without_effect = (*_without_effect(file.spec, effects, rate), *_edges_without_effect(file.spec, reading, rate))
-    return without_effect or (*_undecidable(file.spec, effects), *_unseen(file.spec, effects, rate))
+    if without_effect:
+        return without_effect
+    unseen = (*_unseen(file.spec, effects, rate), *_unseen_edges(file.spec, reading, rate))
+    return (*_undecidable(file.spec, effects), *unseen)
 
 
 def _within(effects: Effects) -> list[Effects]:
@@ -177,6 +180,8 @@ def _noisy_edges(spec: Spec, effects: Effects) -> Iterator[Noisiness]:
     for name in spec.edges:
         share = effects.share(name)
         yield _noisy("edges: share", f"{name} share", effects, share, scaled(limits.share_drift_at_most, share.value))
+        if share.value:
+            yield _noisy("edges: keep", f"{name} kept part of its share", effects, share * (1 / share.value), 1.0)
 
 
 def _noisy(claim: str, of: str, view: Effects, statistic: Statistic, limit: float) -> Noisiness:
@@ -191,7 +196,18 @@ def _limit(limit: float, view: Effects) -> float:
 
 def _unseen(spec: Spec, effects: Effects, rate: float) -> Iterator[str]:
     """Yield a sentence for each named head whose effect is not proven different from zero."""
-    for head in map(str, spec.member_heads if spec.claims.heads else ()):
+    if spec.claims.heads is not None:
+        yield from _without_share(map(str, spec.member_heads), effects, rate)
+
+
+def _unseen_edges(spec: Spec, reading: Reading, rate: float) -> Iterator[str]:
+    """Yield a sentence for each named edge whose effect is not proven different from zero."""
+    if spec.claims.edges is not None:
+        yield from _without_share(spec.edges, Effects(of_edges(reading)), rate)
+
+
+def _without_share(names: Iterable[str], effects: Effects, rate: float) -> Iterator[str]:
+    for head in names:
         strength = effects.share(head).estimate
         low, high = strength.interval(rate)
         if low <= 0 <= high:

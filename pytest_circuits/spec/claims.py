@@ -67,6 +67,8 @@ class Edges(Section):
     """How far either may fall, or faithfulness move away from 1."""
     share_drift_at_most: Positive = 0.10
     """How much the share of a single edge may change."""
+    keep_at_least: Fraction = 0.5
+    """The least part of its share in the reference that an edge must keep, so that a small one can fail too."""
 
 
 class Roles(Section):

@@ -46,7 +46,8 @@ def _cut_off(edge: Edge, edges: Sequence[Edge], ablation: Ablation) -> str | Non
     Where a sender's ablated value is what it puts out in the corrupt run, one that reads nothing live puts that out.
     """
     sender, receiver = edge.sender, edge.receiver
-    if receiver.kind != "logits" and not any(_belongs(receiver, other.sender) for other in edges):
+    everywhere = ablation.positions in ("all", "last")  # behind a slot, what is kept may pass by cut edges too
+    if everywhere and receiver.kind != "logits" and not any(_belongs(receiver, other.sender) for other in edges):
         return (
             f"nothing named reads what {edge.receiver} prepares, so this edge could have no effect; name the edges that"
             " lead on to the logits"

@@ -48,7 +48,7 @@ def verdicts(document: dict[str, Any]) -> dict[tuple[str, ...], str]:
 def test_the_tuned_checkpoint_passes(project: pytest.Pytester) -> None:
     result, document = run(project, "--circuits-checkpoint=builtin:tiny-tuned")
 
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=12)
     assert (result.ret, document["verdict"], document["complete"]) == (0, "pass", True)
 
 

@@ -151,7 +151,8 @@ def test_readers_with_other_weights_are_seen(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(wiring, "read_weights", lambda *at: 1.02 * ov.read_weights(*at))
 
     with pytest.raises(
-        InstrumentError, match=r"(?s)with every edge live the run of 'random' should be the clean one, and.*Please rep"
+        InstrumentError,
+        match=r"(?s)with every edge live the run of 'random' should be the clean one, and.*In half precision",
     ):
         wired(runs, [])
 
@@ -160,8 +161,43 @@ def test_a_sender_that_writes_something_else_is_seen(monkeypatch: pytest.MonkeyP
     runs = runs_on(small("gpt2"))
     monkeypatch.setattr(wiring, "output_weight", lambda *at: ov.output_weight(*at).flip(0))
 
-    with pytest.raises(InstrumentError, match="all but those of L0H0 live .* the one in which that head is ablated"):
+    with pytest.raises(InstrumentError, match="all edges but those of L0H0 live .* the one in which these are ablated"):
         wired(runs, [])
+
+
+@pytest.mark.parametrize("value", ["zero", "resample"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_loud_feature_leaves_is_right_or_told(value: str, dtype: torch.dtype) -> None:
+    """An MLP that writes one feature 300 times too loud: in half precision little is left beside it."""
+    module = random_module("llama", layers=2, heads=4)
+    module.model.layers[0].mlp.down_proj.weight.data[5] *= 300
+    model = bound(module.to(dtype), "llama", layers=2, heads=4)
+    runs, wires = runs_on(model, value=value), wires_of(model)
+    live = wires.edges.copy()
+    live[wires.senders.index(Mlp(0))] = False
+    expected = runs.ablated(Ablated(frozenset({Mlp(0)})))
+
+    if (value, dtype) == ("zero", torch.bfloat16):
+        with pytest.raises(InstrumentError, match="(?s)all edges but those of L0.mlp, L1.mlp live .*try float32"):
+            wired(runs, [live])
+    else:
+        np.testing.assert_allclose(wired(runs, [live])[0], expected, atol=0.1 if dtype is torch.bfloat16 else 1e-4)
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("value", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("size", [1, 2, 256])
+def test_positions_at_which_nothing_is_replaced_are_run_before(value: str, last: bool, size: int) -> None:
+    """Tokens in front of the first that is replaced run by themselves, and not in the midst of another forward."""
+    model = small("gpt2")
+    rows = random_pairs((9, 9, 9), prefix=4, last=True) if last else random_pairs((9, 9, 9), prefix=4, kept=(0, 1, 2))
+    runs, wires = Runs(model, rows, value=value, metric="logit_diff", batch_size=size), wires_of(model)
+    live = wires.edges.copy()
+    live[wires.senders.index(Head(0, 2))] = False
+
+    np.testing.assert_allclose(
+        wired(runs, [live])[0], runs.ablated(Ablated(frozenset({Head(0, 2)}))), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("other", ["k", "v"])

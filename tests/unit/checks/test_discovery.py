@@ -139,9 +139,37 @@ def test_one_template_is_divided_whatever_the_order_of_its_pairs() -> None:
     assert {pair.clean for pair in again} == {pair.clean for pair in found} != {pair.clean for pair in pairs[::2]}
 
 
+@pytest.mark.parametrize("templates", [["all"], ["a", "b", "c", "d"]])
+def test_no_prompt_is_in_both_halves(templates: list[str]) -> None:
+    """Clean prompts with two twins, mirrored pairs, and templates that share prompts stay on one side."""
+    pairs = some_pairs(80, templates)
+    pairs += [replace(pair, corrupt=f"other {at}") for at, pair in enumerate(pairs[:40])]
+    pairs += [replace(pair, clean=pair.corrupt or "", corrupt=pair.clean, answer="x") for pair in pairs[:20]]
+    shared = [replace(pair, template=templates[-1], foil="z") for pair in pairs[:1]]
+    found, measured = halves_of([*pairs, *shared])
+
+    assert len(found) + len(measured) == len(pairs) + 1
+    assert {pair.clean for pair in found}.isdisjoint(pair.clean for pair in measured)
+    assert {frozenset((pair.clean, pair.corrupt)) for pair in found}.isdisjoint(
+        frozenset((pair.clean, pair.corrupt)) for pair in measured
+    )
+    again, _ = halves_of([*pairs, *shared][::-1]) if len(templates) == 1 else (found, measured)
+    assert {pair.clean for pair in again} == {pair.clean for pair in found}
+
+
+def test_templates_that_all_share_prompts_are_refused() -> None:
+    pairs = some_pairs(80, ["a"])
+    both = [*pairs, *(replace(pair, template="b", foil="z") for pair in pairs)]
+
+    with pytest.raises(PromptError, match="the smaller half has 0; pairs and templates that share prompts stay"):
+        halves_of(both)
+
+
 def test_too_few_pairs_are_refused() -> None:
     assert halves_of(some_pairs(2 * FEWEST, ["all"]))
-    with pytest.raises(PromptError, match="each of 16 pairs at least, and the smaller half has 15.\n.*Give more pairs"):
+    with pytest.raises(
+        PromptError, match="each of 16 pairs at least, and the smaller half has 15; (?s:.*)Give more pairs"
+    ):
         halves_of(some_pairs(2 * FEWEST - 1, ["all"]))
 
 

@@ -51,7 +51,7 @@ def test_edges_that_carry_what_they_did_pass() -> None:
         ("drift", None),
         ("necessity", None),
         ("necessity_drift", None),
-        *(("share", name) for name in NAMED),
+        *((claim, name) for claim in ("share", "keep") for name in NAMED),
     }
     assert result.headline.startswith("edges: F of edges 0.95 -> 0.95, drift ") or "F of edges 0.95" in result.headline
     assert result.headline.endswith("(reference: builtin:imagined, 10 logits)")
@@ -67,7 +67,18 @@ def test_their_unit_is_clean_less_the_run_without_any_edge() -> None:
         "necessity": pytest.approx(0.9),
         "necessity_drift": pytest.approx(0.9),
         "share": pytest.approx(0.8),
+        "keep": pytest.approx(1.0, abs=1e-3),
     }
+
+
+def test_an_edge_of_little_effect_is_missed_by_what_it_keeps() -> None:
+    """Its share may fall to nothing within the limit on shares."""
+    before, after = (wired(shares=(0.9, share, 0.8), spread=0.001) for share in (0.08, 0.0))
+
+    assert {key for key, one in verdicts(result_of(after, before)).items() if one is Verdict.DRIFT} == {
+        ("keep", NAMED[1])
+    }
+    assert result_of(before, before).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
@@ -78,6 +89,7 @@ def test_their_unit_is_clean_less_the_run_without_any_edge() -> None:
         ({"alone": 1.3}, {("drift", None)}),
         ({"out": 0.6}, {("necessity", None), ("necessity_drift", None)}),
         ({"shares": (0.9, 0.3, 0.8)}, {("share", NAMED[1])}),
+        ({"shares": (0.9, 0.1, 0.8)}, {("share", NAMED[1]), ("keep", NAMED[1])}),
         ({"shares": (0.9, 0.7, 0.8)}, {("share", NAMED[1])}),
         ({"out": 1.3}, set()),
     ],
@@ -110,7 +122,7 @@ def test_of_many_red_edges_the_largest_are_told() -> None:
     result = judge("edges", compared(of(0.1), of(0.5), file=spec_file({"edges": {}}, edges=names)))
 
     assert len(result.details) == 5
-    assert result.details[-1] == "and 3 more edges"
+    assert result.details[-1] == "and 11 more claims on single edges"
     assert "L0H3.k" in result.headline
 
 
@@ -157,6 +169,9 @@ def test_a_reference_that_could_not_decide_is_refused() -> None:
     assert refusals(file, wired()) == ()
     noisy = refusals(file, wired(spread=0.4))
     assert [sentence.partition(" is too noisy")[0] for sentence in noisy] == ["edges: drift", "edges: share"]
+    unseen = refusals(file, wired(shares=(0.9, 0.0, 0.8)))
+    assert all(NAMED[1] in sentence for sentence in unseen)
+    assert unseen[-1].startswith(f"this prompt set cannot see {NAMED[1]}: its effect ")
     (lost,) = refusals(file, wired(alone=0.0, out=0.0, shares=(0.0, 0.0, 0.0)) and _without_effect())
     assert lost.startswith("edges: no ratio: clean - floor is ")
 

@@ -163,6 +163,15 @@ def test_where_no_limit_is_written_two_of_few_numbers_may_be_lost(hits, verdict)
     assert (found.verdict, found.limit) == (verdict, 0.2)
 
 
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_of_very_few_numbers_no_limit_is_assumed(count):
+    few = reading(successor={"L0H1": depth(**{"edit months": (count, count)})})
+    found = drift(result_of(few, few), "edit months:")
+
+    assert found.verdict is Verdict.ERROR
+    assert f"the limit 0.1 is less than two steps ({2 / count:.3g})" in found.message
+
+
 def test_a_bias_has_no_step():
     few = reading(successor={"L0H1": {"greater than": np.array([0.5, 0.25])}})
 
