@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
+from pytest_circuits.checks import proposal
 from pytest_circuits.cli import main
 from pytest_circuits.spec.loader import load_spec
 
@@ -102,6 +103,30 @@ def test_a_spec_gives_its_prompts_and_what_it_asks(project: pytest.Pytester) -> 
         name: given.measured[name] for name in ("tokens", "prompts", "measure", "ablation")
     }
     assert "L2H0" in map(str, found.spec.member_heads)
+
+
+def test_roles_that_are_not_green_leave_no_limit_behind(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score by which a role is proposed is not the one by which it is judged."""
+    monkeypatch.setattr(proposal, "_roles", lambda found, overview: {"L2H2": ("successor", 1.0)})
+    result = discover("--prompts", "specs/pairs.csv", "--output", OUTPUT)
+
+    assert result.exit_code == 0, result.output
+    assert "\nroles is left out: roles: L2H2 successor " in result.stdout
+    spec = load_spec(OUTPUT).spec
+    assert spec.claims.roles is None
+    assert [group.role.at_least for group in spec.circuit.values() if group.role] == [None]
+
+
+def test_a_file_beside_the_folder_of_a_spec_is_found_from_the_new_one(project: pytest.Pytester) -> None:
+    text = (TINY / "successor.circuit.yaml").read_text(encoding="utf-8")
+    Path("other").mkdir()
+    Path("other/given.circuit.yaml").write_text(text.replace("file: successor.csv", "file: ../specs/pairs.csv"))
+    result = discover("--prompts", "other/given.circuit.yaml", "--output", OUTPUT)
+
+    assert result.exit_code == 0, result.output
+    assert load_spec(OUTPUT).spec.prompts.file == "pairs.csv"
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -236,6 +236,17 @@ def test_edges_into_heads_that_share_keys_are_named_by_what_is_shared() -> None:
     )
 
 
+def test_keys_that_no_heads_share_are_named_by_their_head() -> None:
+    """Or one edge would have two names, and two claims."""
+    with pytest.raises(PromptError) as refusal:
+        wires_of(small("gpt2")).mask([parse_edge("L0H1 -> L1KV3.k", 2)])
+
+    assert str(refusal.value) == (
+        "L0H1 -> L1KV3.k: each of this model's heads has keys and values of its own.\n"
+        "  Name it as what it is: L0H1 -> L1H3.k"
+    )
+
+
 @pytest.mark.parametrize(
     ("architecture", "name", "why"),
     [

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from imagined import TEMPLATES, compared, reading, spec_file
 
+from pytest_circuits import load_spec, measure, open_checkpoint
+from pytest_circuits.attribution.graph import wires_of
 from pytest_circuits.checks import judge
 from pytest_circuits.errors import MeasurementError
 from pytest_circuits.gate.edges import of_edges
 from pytest_circuits.gate.readiness import refusals
 from pytest_circuits.records import EDGES_ALONE, EDGES_NONE, EDGES_OUT, Measured, Verdict
 
+TINY = Path(__file__).parents[3] / "specs/tiny"
 NAMED = ("embed -> L0H1.q", "L0H1 -> L1H2.v", "L1H2 -> logits")
 SHARES = (0.9, 0.5, 0.8)
 
@@ -174,6 +178,20 @@ def test_a_reference_that_could_not_decide_is_refused() -> None:
     assert unseen[-1].startswith(f"this prompt set cannot see {NAMED[1]}: its effect ")
     (lost,) = refusals(file, wired(alone=0.0, out=0.0, shares=(0.0, 0.0, 0.0)) and _without_effect())
     assert lost.startswith("edges: no ratio: clean - floor is ")
+
+
+def test_a_circuit_of_all_edges_is_an_error(tmp_path: Path) -> None:
+    model = open_checkpoint("builtin:tiny")
+    wires = wires_of(model.bound)
+    names = [f"{wires.senders[row]} -> {wires.receivers[column]}" for row, column in np.argwhere(wires.edges).tolist()]
+    edges = "edges:\n" + "".join(f"  - {name}\n" for name in names)
+    text = (TINY / "successor-edges.circuit.yaml").read_text(encoding="utf-8")
+    (tmp_path / "all.circuit.yaml").write_text(text[: text.index("edges:\n")] + edges + text[text.index("claims:") :])
+    (tmp_path / "successor.csv").write_text((TINY / "successor.csv").read_text(encoding="utf-8"))
+    reading = measure(load_spec(tmp_path / "all.circuit.yaml", root=tmp_path), model)
+
+    with pytest.raises(MeasurementError, match="the spec names all 479 edges of 'tiny', so its claims could not fail"):
+        _ = reading.edges
 
 
 def _without_effect() -> Measured:

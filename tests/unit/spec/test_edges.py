@@ -129,6 +129,12 @@ def test_where_values_are_other_than_corrupt_a_sender_need_not_read_anything(
     assert project.load(change(with_edges(*names), ("positions: all", "positions: last"))).spec.edges == names
 
 
+def test_behind_a_slot_what_is_kept_may_pass_by_cut_edges_too(project: Project, change: Callable[..., str]) -> None:
+    names = (*WAY, "embed -> L1.mlp")
+
+    assert project.load(change(with_edges(*names), ("positions: all", "positions: subject"))).spec.edges == names
+
+
 def test_keys_that_heads_share_belong_to_any_head_of_the_layer(project: Project, change: Callable[..., str]) -> None:
     names = ("embed -> L0KV0.k", "L0H9 -> logits")
 
