@@ -15,7 +15,7 @@ position. So Hanna et al. (arXiv:2403.17806) define a circuit of edges.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
     from ..checkpoints.attention import Kind
-    from ..checkpoints.model import BoundModel, Edit
+    from ..checkpoints.model import Edit
     from ..engine.runs import Runs
     from ..spec.edges import Sender
     from .graph import Wires
@@ -129,7 +129,9 @@ class _Wired:
     def __init__(self, twins: Twins, wires: Wires, live: Bool[Tensor, "copies senders receivers"]) -> None:
         self.twins, self.wires, self.model, self.copies = twins, wires, twins.runs.model, len(live)
         self.cut = (~live & torch.from_numpy(wires.edges)).transpose(1, 2)  # copies, receivers, senders
-        self.sources: list[_Source] = []
+        self.changed: Tensor | None = None  # senders, copies, features of all rows; what is behind a norm is left 0
+        self.known = 0
+        self.normed: list[_Normed] = []
 
     def metric(self) -> Float[np.ndarray, "copies batch"]:
         """Run, and return the metric of each circuit."""
@@ -155,26 +157,53 @@ class _Wired:
         changed = torch.cat([one - self.twins.ablated(site, one) for one in apart])
         first = 0 if site == EMBED else 1 + site.layer * (self.model.heads + 1)
         if site.kind == "z":
-            self.sources.append(_heads_of(self.model, site.layer, first, own, changed))
+            self._note_heads(site.layer, first, own, changed)
+        elif site.kind == "mlp":
+            self._note(first + self.model.heads, changed[None] * self.model.scale)
         else:
-            first += self.model.heads if site.kind == "mlp" else 0
-            scale = self.model.scale if site.kind == "mlp" else 1.0
-            self.sources.append(_Source(first, site, changed[None] * scale))
+            self._note(first, changed[None])
         return own
+
+    def _note(self, first: int, changed: Float[Tensor, "some rows seq width"]) -> None:
+        """Keep what some senders change beside what earlier ones do: one product then tells what a cut edge carried."""
+        if self.changed is None:
+            self.changed = changed.new_zeros(len(self.wires.senders), self.copies, changed[0].numel() // self.copies)
+        self.changed[first : first + len(changed)] = changed.reshape(len(changed), self.copies, -1)
+        self.known = max(self.known, first + len(changed))
+
+    def _note_heads(self, layer: int, first: int, own: Tensor, changed: Tensor) -> None:
+        """Keep what the heads of a layer change, from z and its difference to its ablated value."""
+        row = self.model.architecture
+        written = torch.einsum("bshw,hwd->hbsd", changed, output_weight(self.model, layer).to(changed))
+        if not row.attention_adds:
+            self._note(first, written * self.model.scale)
+            return
+        projected = self.model.part(layer, row.projection).forward(own.flatten(2))
+        norm = self.model.part(layer, row.attention_adds)
+        self.normed.append(_Normed(first, written, norm, projected, self.model.scale))
+        self.known = max(self.known, first + len(written))
 
     def _cut_off(
         self, receivers: slice, stream: Float[Tensor, "rows seq width"]
     ) -> Float[Tensor, "receivers rows seq width"]:
         """Return what each of the receivers reads of a live residual stream: less what its cut edges carried."""
-        cut = self.cut[:, receivers].to(stream.device)
-        read = stream.expand(cut.shape[1], *stream.shape).float()
-        size = read.abs()
-        for source in self.sources:
-            of_source = cut[:, :, source.first : source.first + source.senders]
+        assert self.changed is not None
+        cut = self.cut[:, receivers, : self.known].to(self.changed)
+        lost = torch.einsum("cru,ucf->rcf", cut, self.changed[: self.known])
+        lost = lost.reshape(cut.shape[1], *stream.shape).to(stream.device)
+        for source in self.normed:
+            of_source = self.cut[:, receivers, source.first : source.first + len(source.changed)]
             if bool(of_source.any()):
-                carried = source.carried(of_source, self.copies).to(stream.device).float()
-                read, size = read - carried, size + carried.abs()
-        return _not_rounding(read, size, stream.dtype).to(stream.dtype)
+                lost = lost + source.carried(of_source, self.copies, nothing=self._nothing).to(stream.device)
+        read = stream.float() - lost.float()
+        if self._nothing:
+            read = _not_rounding(read, stream.float().abs() + lost.float().abs(), stream.dtype)
+        return read.to(stream.dtype)
+
+    @property
+    def _nothing(self) -> bool:
+        """Whether nothing at all may be left of what is read: where values are replaced by zeros."""
+        return self.twins.runs.value == "zero"
 
     # -- what receivers read -------------------------------------------------------------------------------------------
 
@@ -252,44 +281,32 @@ def _not_rounding(
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What one site's senders change in the residual stream: live less ablated.
+class _Normed:
+    """What the heads of one layer change where a norm stands behind them: each receiver sees it through the norm.
 
     Attributes:
-        first: the first of these senders in `graph.senders_of`.
-        changed: behind a norm, what goes into it.
-        norm: the norm behind the heads of a layer, with what goes into it live; None where there is none.
+        first: the first of these heads in `graph.senders_of`.
+        changed: live less ablated, as it goes into the norm.
+        norm: the module.
+        given: what goes into it live.
+        scale: what it puts out is multiplied with this.
     """
 
     first: int
-    site: Site
     changed: Float[Tensor, "senders rows seq width"]
-    norm: tuple[Any, Float[Tensor, "rows seq width"], float] | None = field(default=None)
-
-    @property
-    def senders(self) -> int:
-        return len(self.changed)
+    norm: Any
+    given: Float[Tensor, "rows seq width"]
+    scale: float
 
     def carried(
-        self, cut: Bool[Tensor, "copies receivers senders"], copies: int
+        self, cut: Bool[Tensor, "copies receivers senders"], copies: int, *, nothing: bool
     ) -> Float[Tensor, "receivers rows seq width"]:
-        """Return what of it each receiver must do without."""
-        apart = self.changed.reshape(self.senders, copies, -1, *self.changed.shape[2:])
+        """Return what each receiver must do without; `nothing` says that nothing may be left in front of the norm."""
+        apart = self.changed.reshape(len(self.changed), copies, -1, *self.changed.shape[2:])
         lost = torch.einsum("crh,hcbsd->rcbsd", cut.to(apart), apart).flatten(1, 2)
-        if self.norm is None:
-            return lost
-        norm, given, scale = self.norm
-        given = given.expand_as(lost)
-        left = _not_rounding(given - lost, given.abs() + lost.abs(), given.dtype)
-        carried: Tensor = (norm.forward(given) - norm.forward(left)) * scale
+        given = self.given.expand_as(lost)
+        left = given - lost
+        if nothing:
+            left = _not_rounding(left, given.abs() + lost.abs(), given.dtype)
+        carried: Tensor = (self.norm.forward(given) - self.norm.forward(left)) * self.scale
         return carried
-
-
-def _heads_of(model: BoundModel, layer: int, first: int, own: Tensor, changed: Tensor) -> _Source:
-    """Return what the heads of a layer change, from z and its difference to its ablated value."""
-    row = model.architecture
-    written = torch.einsum("bshw,hwd->hbsd", changed, output_weight(model, layer).to(changed))
-    if not row.attention_adds:
-        return _Source(first, Site("z", layer), written * model.scale)
-    projected = model.part(layer, row.projection).forward(own.flatten(2))
-    return _Source(first, Site("z", layer), written, (model.part(layer, row.attention_adds), projected, model.scale))
