@@ -132,6 +132,7 @@ def discover(
         least=least,
     )
     counts, jaccard = _stability(scores, searched, found.members)
+    attributed = searched.attributed if isinstance(searched, _Edges) else None
     on, off = (tuple(dict.fromkeys(row.pair.template for row in runs.encoded)) for runs in halves)
     return Discovered(
         members=tuple(searched.names[at] for at in found.members),
@@ -146,9 +147,9 @@ def discover(
         runs=found.runs + PLAIN + (2 * STEPS + 1),
         greedy=greedy_runs(len(scores), len(found.members)),
         parts=len(scores),
-        cpr=curve(other.runs, searched.attributed, by="effect").cpr if isinstance(searched, _Edges) else None,
-        cmd=curve(other.runs, searched.attributed, by="size").cmd if isinstance(searched, _Edges) else None,
-        attributed=searched.attributed if isinstance(searched, _Edges) else None,
+        cpr=None if attributed is None else curve(other.runs, attributed, by="effect").cpr,
+        cmd=None if attributed is None else curve(other.runs, attributed, by="size").cmd,
+        attributed=attributed,
     )
 
 

@@ -60,7 +60,6 @@ NOISY: Mapping[str, tuple[str, str]] = {
 class Proposal:
     """A spec that passes on the checkpoint on which it was found, and its baseline, which is not written yet."""
 
-    text: str
     prepared: Prepared
     left_out: tuple[str, ...]
     width: int
@@ -70,7 +69,7 @@ def propose(
     found: Discovered,
     question: Question,
     model: CheckpointModel,
-    overview: Overview,
+    overview: Overview | None,
     *,
     prompts: Path,
     output: Path,
@@ -105,11 +104,10 @@ def propose(
                 )
             left_out.append(f"{result.check} is left out: {why}")
             del claims[result.check]
-    text = draft.text(claims, left_out)
-    file = _written(text, output, root)
+    file = _written(draft.text(claims, left_out), output, root)
     prepared = prepare(file, model, reading, [], reason="found by discover", environment=environment)
     width: int = model.bound.module.get_output_embeddings().weight.shape[1]
-    return Proposal(text, prepared, tuple(left_out), width)
+    return Proposal(prepared, tuple(left_out), width)
 
 
 def _refuse_whole(found: Discovered, model: CheckpointModel) -> None:
@@ -169,11 +167,11 @@ def _up(value: float) -> float:
 # -- roles -------------------------------------------------------------------------------------------------------------
 
 
-def _roles(found: Discovered, overview: Overview) -> dict[str, tuple[str, float]]:
+def _roles(found: Discovered, overview: Overview | None) -> dict[str, tuple[str, float]]:
     """Return for each head of the circuit the role in which it scores highest, where that is high."""
     proposed = {}
-    for name in () if found.edges else found.members:
-        scores = overview.heads[name].roles if name in overview.heads else {}
+    for name in () if overview is None else found.members:
+        scores = overview.heads[name].roles if overview and name in overview.heads else {}
         best = max(scores.items(), key=lambda item: item[1], default=("", 0.0))
         if best[1] >= LEAST_ROLE and kind_of(best[0]).needs is None:
             proposed[name] = best

@@ -180,7 +180,7 @@ def _discover(
     question = question_in(prompts, root=root)
     model = open_checkpoint(checkpoint, device=device)
     found = discover(question, model.bound, edges=edges, least=faithfulness, batch_size=batch, watch=watch)
-    overview = look(question, model, method="eap-ig", roles=not edges, batch_size=batch, watch=watch)
+    overview = None if edges else look(question, model, method="eap-ig", batch_size=batch, watch=watch)
     proposal = propose(
         found,
         question,
